@@ -1,0 +1,274 @@
+"""What the methods return: frozen dataclasses of plain numpy arrays, raw and signed, each with what made it.
+
+Arrays are channel-first whatever the model's layout; pictures of the input are ``uint8`` RGB, height × width × 3, and
+show what the network saw (after resizing and cropping, before scaling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ActivationStatistics",
+    "Activations",
+    "Embedding",
+    "Filters",
+    "ImageGrid",
+    "Neighbors",
+    "Occlusion",
+    "Predictions",
+    "Provenance",
+    "TopPatches",
+]
+
+FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.int64]
+ImageArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Provenance:
+    """What made a result: enough to make it again, and to say what it means."""
+
+    method: str
+    """The public function's name, such as ``"occlusion"``."""
+    model: str
+    """The model's file name; ``""`` where no model was involved."""
+    model_sha256: str
+    """Digest of the model file and of its external data; ``""`` where no model was involved."""
+    preprocess: Mapping[str, Any]
+    """The input contract as it was used, with ``why`` and ``guessed``."""
+    output: Mapping[str, Any]
+    """The output contract as it was used, with ``why`` and ``guessed``."""
+    parameters: Mapping[str, Any]
+    """Every parameter of the call, seeds included; plain JSON types."""
+    versions: Mapping[str, str]
+    """Package name to version: onnxviz, onnx, onnxruntime, numpy, ..."""
+    provider: str
+    """The onnxruntime execution provider that was got, such as ``"CPUExecutionProvider"``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The weights of one convolution."""
+
+    value: str
+    """Name of the value that the convolution produces."""
+    weight_name: str
+    """Name of the tensor in the file that holds the weights."""
+    weights: FloatArray
+    """(filters, channels per group, kernel height, kernel width) float32; dequantised where the model is quantised."""
+    groups: int
+    """1 for an ordinary convolution, the number of input channels for a depthwise one."""
+    channel_order: str
+    """``"RGB"`` or ``"BGR"`` where the three input channels are the colours of the image, else ``""``."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """The activation of one value on a few images."""
+
+    value: str
+    maps: FloatArray
+    """(images, channels, height, width), or (images, features) where the value has no spatial axes; float32."""
+    images: ImageArray
+    """(images, height, width, 3) RGB: what the network saw."""
+    names: tuple[str, ...]
+    """Name of each image."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationStatistics:
+    """Per-channel statistics of one value over a set of images; two of disjoint sets merge into one of both."""
+
+    value: str
+    count: int
+    """Number of images."""
+    units: int
+    """Number of units per channel and image (height × width; 1 without spatial axes)."""
+    total: NDArray[np.float64]
+    """(channels,) sum over images and units."""
+    total_of_squares: NDArray[np.float64]
+    """(channels,) sum of squares over images and units."""
+    minimum: NDArray[np.float32]
+    maximum: NDArray[np.float32]
+    """(channels,) extremes over images and units."""
+    zeros: IntArray
+    """(channels,) number of units that are exactly 0."""
+    at_maximum: IntArray
+    """(channels,) number of units equal to ``maximum``."""
+    non_finite: IntArray
+    """(channels,) number of units that are NaN or infinite (left out of everything above)."""
+    provenance: Provenance
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(channels,) mean over the finite units."""
+        return self.total / np.maximum(self.count * self.units - self.non_finite, 1)
+
+    @property
+    def dead(self) -> NDArray[np.bool_]:
+        """(channels,) True where the channel never changes: the same number for every unit of every image."""
+        return np.asarray((self.minimum == self.maximum) | (self.non_finite == self.count * self.units))
+
+    @property
+    def saturated(self) -> NDArray[np.bool_]:
+        """(channels,) True where a live channel sits at its own maximum in more than half of its units.
+
+        That is what a clipped activation (ReLU6, HardSigmoid, a quantised range) looks like when it no longer answers.
+        """
+        return np.asarray(~self.dead & (2 * self.at_maximum > self.count * self.units))
+
+
+@dataclass(frozen=True, eq=False)
+class TopPatches:
+    """For every channel of one value, the image positions that excite it most, strongest first."""
+
+    value: str
+    channels: IntArray
+    """(channels,) channel numbers, ascending."""
+    scores: FloatArray
+    """(channels, k) float32 activations; ``-inf`` where fewer than k images were seen."""
+    image_index: IntArray
+    """(channels, k) index into ``names``; -1 where fewer than k images were seen."""
+    positions: IntArray
+    """(channels, k, 2) row and column of the unit in the value's map; 0 where it has no spatial axes."""
+    boxes: IntArray
+    """(channels, k, 4) receptive field as top, left, bottom, right in input pixels, right and bottom exclusive.
+
+    The box is that of the unit's position and may reach past the image's border.
+    """
+    names: tuple[str, ...]
+    """Name of every image that was offered, by index."""
+    drawn: IntArray
+    """(drawn,) the channels, a subset of ``channels``, whose patches are kept as pixels."""
+    patches: tuple[tuple[ImageArray, ...], ...]
+    """drawn × up to k patches, (height, width, 3) RGB each; what lies past the image's border is mid-grey."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Occlusion:
+    """How one scalar of the output answers when a patch hides part of one image (Zeiler and Fergus 2013, section 4.2)."""
+
+    probability: FloatArray
+    """(rows, columns) float32: the target's score with the patch at that position; low means important."""
+    label: IntArray | None
+    """(rows, columns) the most likely class at each position; None where the output is not a classifier's."""
+    importance: FloatArray
+    """(height, width) float32: mean over the patches that cover a pixel of clean score minus occluded score."""
+    clean: float
+    """The target's score on the image as it is."""
+    clean_label: int | None
+    """The most likely class on the image as it is."""
+    boxes: IntArray
+    """(rows, columns, 4) the patch as top, left, bottom, right in input pixels, bottom and right exclusive."""
+    fill: FloatArray
+    """What the patch holds, in RGB 0..255: (3,), or (height, width, 3) for a blurred copy of the image."""
+    image: ImageArray
+    """(height, width, 3) RGB: what the network saw."""
+    name: str
+    target: str
+    """What was explained, in words: the class with its label, or value and index."""
+    scale: str
+    """``"probability"``, ``"logit"`` or ``"value"``: what kind of number ``probability`` holds."""
+    labels: tuple[str, ...] | None
+    """The class names where they are known."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """The nearest images of some query images, in feature space and in pixel space."""
+
+    value: str
+    """The value whose activations are the features."""
+    queries: IntArray
+    """(queries,) index of each query image into ``names``."""
+    feature_distances: NDArray[np.float64]
+    feature_indices: IntArray
+    """(queries, k) distance and image index in feature space, nearest first; the query itself is left out."""
+    pixel_distances: NDArray[np.float64]
+    pixel_indices: IntArray
+    """(queries, k) the same in the space of the network's input pixels."""
+    names: tuple[str, ...]
+    thumbnails: ImageArray
+    """(images, side, side, 3) RGB of every image that a strip shows, by position in ``shown``."""
+    shown: IntArray
+    """(shown,) image index of each thumbnail, ascending."""
+    class_names: tuple[str, ...] | None
+    classes: IntArray | None
+    """(images,) class of each image where folders told it, -1 unknown."""
+    feature_accuracy: float | None
+    pixel_accuracy: float | None
+    """Leave-one-out accuracy of a vote of the k nearest over all labelled images; None without labels."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Feature vectors reduced to two dimensions."""
+
+    coordinates: NDArray[np.float64]
+    """(images, 2)."""
+    method: str
+    """``"pca"`` or ``"tsne"``."""
+    explained_variance_ratio: NDArray[np.float64] | None
+    """(2,) for PCA, None for t-SNE."""
+    trustworthiness: float
+    """Share of the 2-D neighbourhoods that is real in feature space, 0.5 chance to 1 (Venna and Kaski 2001)."""
+    classes: IntArray | None
+    class_names: tuple[str, ...] | None
+    names: tuple[str, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGrid:
+    """Photos laid on a regular grid by their embedding."""
+
+    cells: IntArray
+    """(rows, columns) image index in each cell; -1 where the cell is empty."""
+    displacement: float
+    """Total distance between the images' scaled embedding positions and the cells they got, in grid widths."""
+    seams_right: NDArray[np.float64] | None
+    """(rows, columns - 1) feature-space distance between a cell and its right neighbour; NaN beside an empty cell."""
+    seams_below: NDArray[np.float64] | None
+    """(rows - 1, columns) the same downwards."""
+    layout: str
+    """``"assignment"`` or ``"karpathy"``."""
+    thumbnails: ImageArray
+    """(images, side, side, 3) RGB by image index."""
+    names: tuple[str, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What the network answers on a set of images."""
+
+    top: IntArray
+    """(images, k) classes, most likely first; ties to the lower class."""
+    top_scores: FloatArray
+    """(images, k) float32 probabilities of those classes (raw values where the output is not a classifier's)."""
+    histogram: IntArray
+    """(20,) images by confidence of the best class: [0, .05), ..., [.95, 1]."""
+    confusion: IntArray | None
+    """(true classes, classes) image counts; None where true classes are not known."""
+    accuracy: float | None
+    accuracy_top5: float | None
+    names: tuple[str, ...]
+    classes: IntArray | None
+    """(images,) true class in the model's own numbering, -1 unknown; None where folders told nothing."""
+    class_names: tuple[str, ...] | None
+    """Names of the model's classes."""
+    images: ImageArray
+    """(shown, height, width, 3) the first few images, for the picture."""
+    provenance: Provenance

