@@ -1,0 +1,161 @@
+"""What a caller wants explained comes in; a function from the network's outputs to one number per image goes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxviz.errors import InputError, near_misses
+from onnxviz.runtime.model import Model
+
+__all__ = ["Target", "TargetLike", "resolve_target"]
+
+Outputs = Mapping[str, NDArray[Any]]
+TargetLike = int | str | tuple[str, int | tuple[int, ...]] | Callable[[Outputs], NDArray[Any]]
+
+_INDEXED = re.compile(r"(?P<value>.+)\[(?P<index>\s*-?\d+(\s*,\s*-?\d+)*\s*)\]")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scalar of the network's outputs, for each image of a batch."""
+
+    values: tuple[str, ...]
+    """The values that have to be computed for it."""
+    score: Callable[[Outputs], NDArray[np.floating[Any]]]
+    """Outputs of a batch to (n,) scores."""
+    text: str
+    """What it is, in words."""
+    scale: str
+    """``"probability"``, ``"logit"`` or ``"value"``."""
+    class_index: int | None
+
+
+def resolve_target(model: Model, target: TargetLike, clean: NDArray[Any]) -> Target:
+    """Say once, on the clean image, which number is explained.
+
+    Parameters
+    ----------
+    model : Model
+    target : int, str, tuple or callable
+        A class index; a label; ``"top1"``, the most likely class of the clean image; ``("value", index)`` or
+        ``"value[i, j]"``, one element of any value of the graph, the batch axis left out; or a callable from
+        ``{output name: array}`` to (n,) scores.
+    clean : ndarray
+        The encoded image, (1, *input shape).
+
+    Raises
+    ------
+    InputError
+        No such class, label, value or element.
+    ContractError
+        A class is asked of a model whose output is not a classifier's.
+    """
+    if callable(target):
+        return _from_callable(model, target)
+    if isinstance(target, tuple):
+        return _from_element(model, target[0], target[1], clean)
+    if isinstance(target, int | np.integer) and not isinstance(target, bool):
+        return _from_class(model, int(target), "")
+    if not isinstance(target, str):
+        raise InputError(
+            "not a target", where="target", got=repr(target),
+            allowed="a class index, a label, 'top1', ('value', index) or a callable",
+        )  # fmt: skip
+    if target == "top1":
+        return _from_class(model, int(np.argmax(model.predict(clean)[0])), "most likely class of the clean image: ")
+    if model.labels and target in model.labels:
+        return _from_class(model, model.labels.index(target), "")
+    if match := _INDEXED.fullmatch(target):
+        index = tuple(int(number) for number in match["index"].split(","))
+        return _from_element(model, match["value"], index, clean)
+    if re.fullmatch(r"\d+", target):
+        return _from_class(model, int(target), "")
+    return _from_label(model, target)
+
+
+def _from_label(model: Model, label: str) -> Target:
+    labels = model.labels or ()
+    # ImageNet's names list synonyms: "tabby, tabby cat" answers to each of them.
+    same = [
+        index
+        for index, name in enumerate(labels)
+        if label.casefold() in (part.strip().casefold() for part in (name, *name.split(",")))
+    ]
+    if len(same) == 1:
+        return _from_class(model, same[0], "")
+    if same:
+        raise InputError(
+            "several classes have that label", where="target", got=repr(label),
+            allowed=f"one of the class indices {', '.join(map(str, same))}",
+        )  # fmt: skip
+    if not labels:
+        raise InputError(
+            "the model's class names are not known", where="target", got=repr(label),
+            allowed="a class index, 'top1', or 'value[index]'", next_step="Give the class names with labels=FILE",
+        )  # fmt: skip
+    raise InputError("no class has that label", where="target", got=repr(label), allowed=near_misses(label, labels))
+
+
+def _from_class(model: Model, index: int, how: str) -> Target:
+    output = model.output
+    classes = output.classes or 0
+    if output.kind == "values":
+        # Raises the sentence that says why there are no classes.
+        output.probabilities(np.zeros((1, 1), np.float32))
+    if not 0 <= index < classes:
+        raise InputError("no such class", where="target", got=str(index), allowed=f"0 to {classes - 1}")
+    name = model.labels[index] if model.labels else f"class {index}"
+    return Target(
+        (output.output,),
+        lambda outputs: output.probabilities(outputs[output.output])[:, index],
+        f"{how}{name} ({index})" if model.labels else f"{how}{name}",
+        "probability",
+        index,
+    )
+
+
+def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clean: NDArray[Any]) -> Target:
+    name = model.value(pattern).name
+    place = (index,) if isinstance(index, int | np.integer) else tuple(int(number) for number in index)
+    shape = model.run(clean, (name,))[name].shape
+    inside = len(place) == len(shape) - 1 and all(
+        -size <= number < size for number, size in zip(place, shape[1:], strict=True)
+    )
+    if not inside:
+        raise InputError(
+            "the value has no such element", where="target", got=f"{name}{list(place)}",
+            allowed=f"{len(shape) - 1} indices below {shape[1:]} (the batch axis is left out)",
+        )  # fmt: skip
+    return Target(
+        (name,),
+        lambda outputs: np.asarray(outputs[name][(slice(None), *place)], dtype=_real(outputs[name].dtype)),
+        f"{name}{list(place)}",
+        "logit" if name == model.logits_value else "value",
+        None,
+    )
+
+
+def _from_callable(model: Model, function: Callable[[Outputs], NDArray[Any]]) -> Target:
+    def score(outputs: Outputs) -> NDArray[np.floating[Any]]:
+        numbers = np.asarray(function(outputs))
+        rows = len(next(iter(outputs.values())))
+        if numbers.shape != (rows,) or numbers.dtype.kind not in "fiu":
+            raise InputError(
+                "the target function must return one number per image", where="target",
+                got=f"{numbers.dtype} of shape {numbers.shape}", allowed=f"shape ({rows},)",
+            )  # fmt: skip
+        return numbers.astype(_real(numbers.dtype), copy=False)
+
+    return Target(
+        tuple(value.name for value in model.outputs), score, getattr(function, "__name__", "a function"), "value", None
+    )
+
+
+def _real(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:
+    return np.float64 if dtype == np.float64 else np.float32

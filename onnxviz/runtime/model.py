@@ -1,0 +1,446 @@
+"""The handle of an opened model: its values and contracts can be asked for, and any of its values computed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxviz.errors import InputError, ValueNotFoundError, near_misses
+from onnxviz.graph.contract import ImageInput
+from onnxviz.graph.landmarks import Landmark, find_feature_value, find_logits_value
+from onnxviz.graph.layout import channel_axes
+from onnxviz.graph.loading import LoadedModel
+from onnxviz.graph.macs import count_macs
+from onnxviz.graph.values import Value, graph_inputs, graph_outputs, list_values, match_values
+from onnxviz.inputs.images import ImageBatch, ImageSet
+from onnxviz.inputs.preprocess import Preprocess
+from onnxviz.results import Provenance
+from onnxviz.runtime.bound_batch import BoundBatch
+from onnxviz.runtime.devices import Device
+from onnxviz.runtime.output import OutputContract
+from onnxviz.runtime.probing import numpy_dtype, probe_feeds, relative_difference
+from onnxviz.runtime.runner import Runner
+from onnxviz.runtime.versions import versions
+
+__all__ = ["Model"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Model:
+    """An opened ``.onnx`` file. Made by :func:`onnxviz.load`; may be used from several threads.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        The file's name.
+    sha256 : str
+        Digest of the file and of its external data.
+    preprocess : Preprocess or None
+        The input contract; None where the model takes no image.
+    output : OutputContract
+        The output contract.
+    labels : tuple of str or None
+        One name for each class.
+    device, provider : str
+        Where it runs, and the onnxruntime execution provider that was got.
+    image_input : ImageInput or None
+        The input that takes the images.
+    """
+
+    # Chosen by `load`, because they need a model that runs.
+    preprocess: Preprocess | None
+    output: OutputContract
+    labels: tuple[str, ...] | None
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        image_input: ImageInput | None,
+        preprocess: Preprocess | None,
+        device: Device,
+        threads: int | None,
+        batch_size: int | None,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        self.loaded = loaded
+        self.path: Path = loaded.path
+        self.name = loaded.path.name
+        self.sha256 = loaded.sha256
+        self.device = device.name
+        self.provider = device.provider
+        self.threads = threads
+        self.image_input = image_input
+        self.preprocess = preprocess
+        self._wished_batch_size = batch_size
+        self._arguments = dict(arguments)
+        self._runner = Runner(
+            loaded,
+            outputs=[value.name for value in self.outputs],
+            only_input=self.inputs[0].name if len(self.inputs) == 1 else None,
+            device=device,
+            threads=threads,
+            probe=self.probe,
+        )
+
+    def __repr__(self) -> str:
+        return f"<onnxviz.Model {self.name!r}: {len(self._values)} values, {self.provider}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A model travels as its path and the contracts it was opened with; the other side opens it anew.
+        from onnxviz.runtime.opening import reopen
+
+        return reopen, (str(self.path.absolute()), self._arguments)
+
+    # -- what the graph holds ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _values(self) -> tuple[Value, ...]:
+        return list_values(self.loaded.proto)
+
+    @cached_property
+    def inputs(self) -> tuple[Value, ...]:
+        """The graph's real inputs; initializers that are listed as inputs are left out."""
+        return graph_inputs(self.loaded.proto)
+
+    @cached_property
+    def outputs(self) -> tuple[Value, ...]:
+        """The graph's outputs."""
+        return graph_outputs(self.loaded.proto)
+
+    def values(self, pattern: str = "*") -> tuple[Value, ...]:
+        """The values whose name is, or matches the glob, ``pattern``, in the order in which they are computed.
+
+        Raises
+        ------
+        ValueNotFoundError
+            Nothing matches; near misses are listed.
+        """
+        return match_values(self._values, pattern)
+
+    def value(self, name: str) -> Value:
+        """The one value that is named, or matched, by ``name``.
+
+        Raises
+        ------
+        ValueNotFoundError
+            No value matches, or several do.
+        """
+        matches = self.values(name)
+        if len(matches) > 1:
+            raise ValueNotFoundError(
+                f"{len(matches)} values match where one is needed",
+                where=self.name,
+                got=repr(name),
+                allowed=near_misses(name, (value.name for value in matches)),
+                next_step="Name one of them",
+            )
+        return matches[0]
+
+    @cached_property
+    def feature_landmark(self) -> Landmark | None:
+        """The feature value with the reason why it was chosen."""
+        return find_feature_value(self.loaded.proto, self.output.output)
+
+    @cached_property
+    def logits_landmark(self) -> Landmark | None:
+        """The logits value with the reason why it was chosen."""
+        return find_logits_value(self.loaded.proto, self.output.output)
+
+    @property
+    def feature_value(self) -> str | None:
+        """Name of the last value before the classifier: the space in which images are compared."""
+        return self.feature_landmark.value if self.feature_landmark else None
+
+    @property
+    def logits_value(self) -> str | None:
+        """Name of the value that holds the class scores before the Softmax."""
+        return self.output.logits
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        x: NDArray[Any] | ImageBatch | ImageSet | Mapping[str, NDArray[Any]],
+        values: str | Sequence[str] = (),
+    ) -> Arrays:
+        """Compute values of the graph.
+
+        Parameters
+        ----------
+        x : array, ImageBatch, ImageSet or mapping
+            Encoded images (n, *input shape) in the model's dtype and layout, images to be encoded by the contract, or
+            input name to array for a model with several inputs.
+        values : str or sequence of str
+            Names or globs; the graph's outputs when empty.
+
+        Returns
+        -------
+        dict of value name to array
+            Rows in the order of the images. The caller owns the arrays.
+
+        Raises
+        ------
+        ValueNotFoundError
+            No value has the name.
+        InputError
+            The array does not fit the input.
+        LimitError
+            Not even one image fits in memory, or the time limit passed.
+        """
+        names = self._names(values)
+        if isinstance(x, Mapping):
+            return self._runner.run_feeds(names, self._checked_feeds(x))
+        if isinstance(x, ImageSet):
+            parts = [{name: np.array(a) for name, a in arrays.items()} for _, arrays in self.batches(x, names)]
+            if not parts:
+                raise InputError("none of the images can be read", where="images")
+        else:
+            tensor = x.tensor if isinstance(x, ImageBatch) else np.asarray(x)
+            tensor = self._checked(self._only_input(), tensor, free_batch=True)
+            if len(tensor) == 0:
+                raise InputError("there is nothing to run on", where=self.name, got=f"an array of shape {tensor.shape}")
+            parts = [
+                {name: np.array(a) for name, a in arrays.items()}
+                for _, arrays in self._runner.stream(tensor, names, self.batch_size)
+            ]
+        return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in names}
+
+    def batches(self, images: ImageSet, values: str | Sequence[str] = ()) -> Iterator[tuple[ImageBatch, Arrays]]:
+        """Stream images through the network.
+
+        Yields
+        ------
+        (ImageBatch, dict of value name to array)
+            The arrays are valid until the next step of the iteration only: copy what has to last.
+        """
+        names = self._names(values)
+        self._only_input()
+        for batch in images.batches(self.batch_size):
+            for rows, arrays in self._runner.stream(batch.tensor, names, self.batch_size):
+                yield ImageBatch(batch.indices[rows], batch.tensor[rows], batch.views[rows]), arrays
+
+    def predict(self, x: NDArray[Any] | ImageBatch | ImageSet) -> NDArray[np.float32]:
+        """Class probabilities, (n, classes) float32, by the output contract.
+
+        Raises
+        ------
+        ContractError
+            The model's output is not a classifier's.
+        """
+        return self.output.probabilities(self.run(x, (self.output.output,))[self.output.output])
+
+    @contextmanager
+    def filler(self, values: str | Sequence[str] = ()) -> Iterator[BoundBatch]:
+        """A batch buffer to write into and run, for methods that make many variants of one image.
+
+        Its ``buffer`` has :attr:`batch_size` rows. Where the file fixes the batch, every run must use all of them.
+        """
+        names = self._names(values)
+        self._only_input()
+        with self._runner.bound(names, self.batch_size) as bound:
+            yield bound
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Images per run."""
+        if self._only_input_name is not None and self._runner.fixed_batch is not None:
+            return self._runner.fixed_batch
+        if self._wished_batch_size is not None:
+            return self._wished_batch_size
+        # Large activations spill from the cache when many images share a run; small ones leave the cores idle when
+        # few do. Fully connected layers want at least a few rows for each pass over their weights.
+        largest = 4 * max((_units(value.shape) for value in self._values), default=1)
+        fitting = max(1, (32 << 20) // largest)
+        return min(64, max(8, 1 << (fitting.bit_length() - 1)))
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Rows that every run must have because the file fixes them and rewriting failed; None where any number may."""
+        return self._runner.fixed_batch
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Stop every run that is still going ``seconds`` from now with a ``LimitError``; None lifts the limit."""
+        self._runner.deadline = None if seconds is None else time.monotonic() + seconds
+
+    def probe(self, batch: int = 1) -> Arrays:
+        """Seeded random feeds for every input, encoded by the contract."""
+        image = self.image_input.name if self.image_input else None
+        return probe_feeds(self.inputs, batch, image=image, preprocess=self.preprocess)
+
+    # -- what a run tells ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _probed(self) -> Arrays:
+        feeds = self.probe(1)
+        names = [value.name for value in self._values if value.name not in feeds]
+        arrays = feeds | self._runner.run_unoptimized(names, feeds)
+        # Only shape and dtype are wanted: a broadcast scalar has both and weighs nothing.
+        return {
+            name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+            for name, array in arrays.items()
+            if isinstance(array, np.ndarray)
+        }
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Concrete shape of every value for one image, found by a run."""
+        return {name: array.shape for name, array in self._probed.items()}
+
+    def dtypes(self) -> Mapping[str, str]:
+        """Numpy dtype of every value, found by a run."""
+        return {name: str(array.dtype) for name, array in self._probed.items()}
+
+    def float_values(self) -> tuple[str, ...]:
+        """Names of the values that hold floating-point numbers, in the order in which they are computed."""
+        return tuple(value.name for value in self._values if "float" in self.dtypes().get(value.name, ""))
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image: convolutions and matrix products."""
+        return count_macs(self.loaded.proto, self.shapes())
+
+    @cached_property
+    def _channel_axes(self) -> Mapping[str, int]:
+        return channel_axes(
+            self.loaded.proto,
+            ranks={name: len(shape) for name, shape in self.shapes().items()},
+            image_input=self.image_input.name if self.image_input else None,
+            image_layout=self.image_input.layout if self.image_input else "NCHW",
+        )
+
+    def channel_axis(self, name: str) -> int:
+        """The axis of a value that holds its channels; 1 where it has fewer than three axes."""
+        return self._channel_axes.get(name, 1)
+
+    def channel_first(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """Bring a batch of one value's activations to (n, channels, height, width), or (n, features).
+
+        Token sequences (three axes) become (n, channels, 1, tokens). A value without spatial axes, or whose spatial
+        axes hold one unit only, becomes (n, features).
+        """
+        if array.ndim <= 2:
+            return array.reshape(len(array), -1) if array.ndim == 2 else np.atleast_1d(array).reshape(-1, 1)
+        moved = np.moveaxis(array, self.channel_axis(name), 1)
+        if moved.ndim == 3:
+            moved = moved[:, :, None, :]
+        elif moved.ndim > 4:
+            moved = moved.reshape(*moved.shape[:2], -1, moved.shape[-1])
+        return moved.reshape(moved.shape[:2]) if moved.shape[2] * moved.shape[3] == 1 else moved
+
+    def tap_difference(self, values: str | Sequence[str] = "*") -> float:
+        """Largest relative difference of the outputs with values tapped from the outputs without.
+
+        A tap can stop onnxruntime from fusing operators, so a small difference is expected. It is measured on a
+        random image and relative to the largest number of each output.
+        """
+        outputs = [value.name for value in self.outputs]
+        names = list(dict.fromkeys((*outputs, *self._names(values))))
+        feeds = self.probe(self.fixed_batch or 1) if self._only_input_name else self.probe(1)
+        plain = self._runner.run_feeds(outputs, feeds)
+        tapped = self._runner.run_feeds(names, feeds)
+        return max((relative_difference(tapped[name], plain[name]) for name in outputs), default=0.0)
+
+    # -- for the record ------------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What happened on the way that a reader should know, such as images that are run one by one."""
+        return tuple(self._runner.notes)
+
+    def provenance(self, method: str, parameters: Mapping[str, Any]) -> Provenance:
+        """What made a result, to be stored in it."""
+        return Provenance(
+            method=method,
+            model=self.name,
+            model_sha256=self.sha256,
+            preprocess=self.preprocess.to_json() if self.preprocess else {},
+            output=self.output.to_json(),
+            parameters=dict(parameters),
+            versions=versions(),
+            provider=self.provider,
+        )
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _only_input_name(self) -> str | None:
+        return self.inputs[0].name if len(self.inputs) == 1 else None
+
+    def _only_input(self) -> str:
+        if self._only_input_name is None:
+            listed = ", ".join(f"{value.name!r} {list(value.shape or ())}" for value in self.inputs)
+            raise InputError(
+                f"the model has {len(self.inputs)} inputs, so images alone do not feed it",
+                where=self.name,
+                allowed=f"a mapping with {listed}",
+                next_step="Call model.run({name: array, ...})",
+            )
+        return self._only_input_name
+
+    def _names(self, values: str | Sequence[str]) -> tuple[str, ...]:
+        patterns = (values,) if isinstance(values, str) else tuple(values)
+        if not patterns:
+            return tuple(value.name for value in self.outputs)
+        return tuple(dict.fromkeys(value.name for pattern in patterns for value in self.values(pattern)))
+
+    def _checked_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        known = [value.name for value in self.inputs]
+        for name in feeds:
+            if name not in known:
+                raise InputError(
+                    "the model has no such input", where=self.name, got=repr(name), allowed=near_misses(name, known)
+                )
+        missing = [name for name in known if name not in feeds]
+        if missing:
+            raise InputError(
+                f"input {missing[0]!r} is missing",
+                where=self.name,
+                got=", ".join(map(repr, feeds)) or "no input",
+                allowed=", ".join(map(repr, known)),
+            )
+        return {name: self._checked(name, np.asarray(array), free_batch=False) for name, array in feeds.items()}
+
+    def _checked(self, name: str, array: NDArray[Any], *, free_batch: bool) -> NDArray[Any]:
+        """The array as the input takes it, or the sentence that says why it cannot be fed."""
+        value = next(value for value in self.inputs if value.name == name)
+        where = f"input {name!r} of {self.name}"
+        if value.shape is not None:
+            wanted = [None if free_batch and axis == 0 else size for axis, size in enumerate(value.shape)]
+            fits = len(wanted) == array.ndim and all(
+                size == got for size, got in zip(wanted, array.shape, strict=True) if isinstance(size, int)
+            )
+            if not fits:
+                shape = ", ".join("n" if size is None else str(size) for size in wanted)
+                raise InputError(
+                    "the array has the wrong shape", where=where, got=str(array.shape), allowed=f"({shape})"
+                )
+        dtype = numpy_dtype(value.dtype)
+        if array.dtype != dtype:
+            # A wider or signed array would lose what it says; only conversions that keep every number are made.
+            if not np.can_cast(array.dtype, dtype, "safe") and not (array.dtype.kind == "f" == dtype.kind):
+                raise InputError(
+                    "the array has the wrong dtype",
+                    where=where,
+                    got=str(array.dtype),
+                    allowed=str(dtype),
+                    next_step="Encode images with model.preprocess, or convert the array",
+                )
+            array = array.astype(dtype)
+        return np.ascontiguousarray(array)
+
+
+def _units(shape: tuple[int | str | None, ...] | None) -> int:
+    """Number of units of one row, as far as the shape is known."""
+    units = 1
+    for size in (shape or ())[1:]:
+        units *= size if isinstance(size, int) else 1
+    return units

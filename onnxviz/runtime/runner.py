@@ -1,0 +1,234 @@
+"""A graph comes in; any set of its values, computed on rows of its inputs in batches that are proven to be right, goes out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxviz.errors import LimitError, ModelError
+from onnxviz.graph.batch import make_batch_dynamic, static_batch
+from onnxviz.graph.loading import LoadedModel, verify_external_data
+from onnxviz.graph.taps import expose
+from onnxviz.runtime.bound_batch import BoundBatch
+from onnxviz.runtime.devices import Device
+from onnxviz.runtime.probing import relative_difference
+from onnxviz.runtime.sessions import OutOfMemory, Session, open_session
+
+__all__ = ["Runner"]
+
+Arrays = dict[str, NDArray[Any]]
+
+_SESSIONS_KEPT = 4
+BATCH_TOLERANCE = 1e-4
+"""Largest relative difference between a batch and single runs that still counts as the same network."""
+
+_LEFT_BY_FORK: list[object] = []
+"""What a forked child inherited: onnxruntime's threads did not survive the fork, so not even destructors may run."""
+
+
+class Runner:
+    """Sessions and batch buffers of one model.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    outputs : sequence of str
+        Names of the graph's outputs, by which a batch is compared with single runs.
+    only_input : str or None
+        The input's name where the model has exactly one; None leaves only :meth:`run_feeds`.
+    probe : callable
+        Number of rows to feeds.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        outputs: Sequence[str],
+        only_input: str | None,
+        device: Device,
+        threads: int | None,
+        probe: Callable[[int], Arrays],
+    ) -> None:
+        self.deadline: float | None = None
+        self.notes: list[str] = []
+        self._loaded = loaded
+        self._outputs = tuple(outputs)
+        self._only_input = only_input
+        self._device = device
+        self._threads = threads
+        self._probe = probe
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        self._sessions: OrderedDict[tuple[str, ...], Session] = OrderedDict()
+        self._idle: dict[tuple[tuple[str, ...], int], list[BoundBatch]] = {}
+
+    # -- one run -------------------------------------------------------------------------------------------------
+
+    def run_feeds(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run once on all inputs, as the file states them."""
+        arrays = self._session(tuple(names)).run(names, dict(feeds), self.deadline)
+        return dict(zip(names, arrays, strict=True))
+
+    def run_unoptimized(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run the file's own graph once with nothing fused or folded, so that any number of values can be asked for."""
+        session = self._open(tuple(names), self._loaded.proto, optimize=False)
+        return dict(zip(names, session.run(names, dict(feeds), self.deadline), strict=True))
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fixed_batch(self) -> int | None:
+        """The rows of every run where the batch cannot be changed; None where any number of rows can share a run.
+
+        A static batch is made dynamic by rewriting the graph. Static or dynamic, a batch is compared once with single
+        runs, because an export can hold a number of rows where nobody sees it.
+        """
+        static = static_batch(self._loaded.proto)
+        if self._only_input is None:
+            return static
+        if static is not None and self._batched is None:
+            self._note_fixed(f"the batch of {static} is fixed in the graph", static)
+            return static
+        step = static or 1
+        try:
+            difference = self._batch_difference(step)
+        except (ModelError, OutOfMemory) as error:
+            self._note_fixed(f"a batch does not run ({error.got or error.what})", step)
+            return step
+        if difference > BATCH_TOLERANCE:
+            self._note_fixed(f"a batch differs from single runs by {difference:.1e} of the largest output", step)
+            return step
+        if static is not None:
+            self.notes.append(
+                f"the batch of {static}, fixed in the file, was made dynamic; equal to single runs within {difference:.0e}"
+            )
+        return None
+
+    def stream(self, tensor: NDArray[Any], names: Sequence[str], batch: int) -> Iterator[tuple[slice, Arrays]]:
+        """Run rows in batches; each step gives which rows, and arrays that are valid until the next step.
+
+        When memory runs out the batch is halved and tried again.
+
+        Raises
+        ------
+        LimitError
+            Not even the smallest batch fits.
+        """
+        fixed = self.fixed_batch
+        size = fixed or min(batch, max(len(tensor), 1))
+        start = 0
+        while start < len(tensor):
+            rows = tensor[start : start + size]
+            try:
+                with self.bound(names, size) as bound:
+                    bound.buffer[: len(rows)] = rows
+                    bound.buffer[len(rows) :] = rows[-1]
+                    arrays = bound.run(fixed or len(rows))
+                    if fixed and len(rows) < fixed:
+                        arrays = {name: array[: len(rows)] for name, array in arrays.items()}
+                    yield slice(start, start + len(rows)), arrays
+            except OutOfMemory as error:
+                if size == 1 or fixed:
+                    raise LimitError(
+                        "not even one image fits in memory",
+                        where=self._loaded.path.name,
+                        got=error.got,
+                        next_step="Ask for fewer values at once, or run on a machine with more memory",
+                    ) from error
+                size = max(1, size // 2)
+                self.notes.append(f"memory ran out: the batch was halved to {size}")
+                continue
+            start += len(rows)
+
+    @contextmanager
+    def bound(self, names: Sequence[str], size: int) -> Iterator[BoundBatch]:
+        """Borrow a buffer of ``size`` rows; threads never share one, and the next borrower gets it again."""
+        key = (tuple(names), size)
+        session = self._session(key[0])
+        with self._lock:
+            pool = self._idle.setdefault(key, [])
+            bound = pool.pop() if pool else None
+        if bound is None:
+            assert self._only_input is not None
+            row = self._probe(1)[self._only_input]
+            bound = BoundBatch(
+                session, input_name=self._only_input, shape=(size, *row.shape[1:]), dtype=row.dtype, outputs=key[0]
+            )
+        bound.deadline = self.deadline
+        yield bound
+        # Not in a `finally`: after a failed run the state of the binding is unknown, and a new one costs little.
+        with self._lock:
+            if key[0] in self._sessions:
+                self._idle.setdefault(key, []).append(bound)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _batched(self) -> Any:
+        """The graph with a free first axis; None where it cannot be rewritten."""
+        return make_batch_dynamic(self._loaded.proto)
+
+    def _batch_difference(self, step: int) -> float:
+        """How far one run on two batches' worth of rows is from two runs of the file's own graph."""
+        feeds = self._probe(2 * step)
+        together = self._open(self._outputs, self._batched).run(self._outputs, feeds, self.deadline)
+        original = self._open(self._outputs, self._loaded.proto)
+        parts = [
+            original.run(
+                self._outputs, {name: rows[first : first + step] for name, rows in feeds.items()}, self.deadline
+            )
+            for first in (0, step)
+        ]
+        return max(
+            relative_difference(whole, np.concatenate([np.atleast_1d(first), np.atleast_1d(second)]))
+            for whole, first, second in zip(together, *parts, strict=True)
+        )
+
+    def _note_fixed(self, why: str, batch: int) -> None:
+        self.notes.append(f"{why}: images are run {'one by one' if batch == 1 else f'{batch} at a time'}")
+
+    def _session(self, names: tuple[str, ...]) -> Session:
+        """The session whose outputs are ``names``; the few used last are kept."""
+        self._renew_after_fork()
+        free = self._only_input is not None and self.fixed_batch is None
+        with self._lock:
+            session = self._sessions.get(names)
+            if session is None:
+                session = self._open(names, self._batched if free else self._loaded.proto)
+                self._sessions[names] = session
+                while len(self._sessions) > _SESSIONS_KEPT:
+                    dropped, _ = self._sessions.popitem(last=False)
+                    self._idle = {key: pool for key, pool in self._idle.items() if key[0] != dropped}
+            self._sessions.move_to_end(names)
+            return session
+
+    def _open(self, names: tuple[str, ...], graph: Any, *, optimize: bool = True) -> Session:
+        directory = self._loaded.data_directory
+        session = open_session(
+            expose(graph, names).SerializeToString(),
+            where=self._loaded.path.name,
+            device=self._device,
+            threads=self._threads,
+            data_directory=str(directory) if directory else None,
+            optimize=optimize,
+        )
+        if directory:
+            # Compared after onnxruntime has read it, so that a file swapped between check and use is noticed.
+            verify_external_data(self._loaded)
+        return session
+
+    def _renew_after_fork(self) -> None:
+        if self._process == os.getpid():
+            return
+        _LEFT_BY_FORK.append((self._sessions, self._idle, self._lock))
+        self._sessions, self._idle, self._lock = OrderedDict(), {}, threading.RLock()
+        self._process = os.getpid()
