@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxviz.sums import limbs_total
+
 __all__ = [
     "ActivationStatistics",
     "Activations",
     "Embedding",
+    "Features",
     "Filters",
     "ImageGrid",
     "Neighbors",
@@ -93,10 +96,10 @@ class ActivationStatistics:
     """Number of images."""
     units: int
     """Number of units per channel and image (height × width; 1 without spatial axes)."""
-    total: NDArray[np.float64]
-    """(channels,) sum over images and units."""
-    total_of_squares: NDArray[np.float64]
-    """(channels,) sum of squares over images and units."""
+    sums: IntArray
+    """(18, channels) exact sum over images and units, as the limbs of ``onnxviz.sums``."""
+    sums_of_squares: IntArray
+    """(18, channels) the same for the squares."""
     minimum: NDArray[np.float32]
     maximum: NDArray[np.float32]
     """(channels,) extremes over images and units."""
@@ -111,7 +114,17 @@ class ActivationStatistics:
     @property
     def mean(self) -> NDArray[np.float64]:
         """(channels,) mean over the finite units."""
-        return self.total / np.maximum(self.count * self.units - self.non_finite, 1)
+        return limbs_total(self.sums) / self._finite
+
+    @property
+    def standard_deviation(self) -> NDArray[np.float64]:
+        """(channels,) population standard deviation over the finite units."""
+        variance = limbs_total(self.sums_of_squares) / self._finite - self.mean**2
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    @property
+    def _finite(self) -> IntArray:
+        return np.maximum(self.count * self.units - self.non_finite, 1)
 
     @property
     def dead(self) -> NDArray[np.bool_]:
@@ -213,6 +226,26 @@ class Neighbors:
 
 
 @dataclass(frozen=True, eq=False)
+class Features:
+    """One feature vector per image."""
+
+    value: str
+    """The value whose activations they are."""
+    array: FloatArray
+    """(images, features) float32, or float64 where the model computes in it."""
+    indices: IntArray
+    """(images,) index of each row's image in the image set; images that could not be read have no row."""
+    pooled: bool
+    """True where each channel was averaged over space, False where the units were taken as they are."""
+    names: tuple[str, ...]
+    classes: IntArray | None
+    """(images,) class folder of each image, -1 unknown; None where folders told nothing."""
+    class_names: tuple[str, ...] | None
+    """Names of the class folders."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
 class Embedding:
     """Feature vectors reduced to two dimensions."""
 
@@ -228,6 +261,8 @@ class Embedding:
     class_names: tuple[str, ...] | None
     names: tuple[str, ...]
     provenance: Provenance
+    indices: IntArray | None = None
+    """(images,) index of each row's image in the image set; None where rows and images are the same."""
 
 
 @dataclass(frozen=True, eq=False)

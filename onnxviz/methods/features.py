@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,25 +9,13 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError
 from onnxviz.inputs.images import ImageSet
-from onnxviz.results import Provenance
+from onnxviz.results import Features
 from onnxviz.runtime.model import Model
 
-__all__ = ["Features", "features"]
+__all__ = ["features"]
 
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """One vector per image."""
-
-    value: str
-    """The value whose activations they are."""
-    array: NDArray[np.floating[Any]]
-    """(images, features) float32, or float64 where the model computes in it."""
-    indices: NDArray[np.int64]
-    """(images,) index of each row's image in the image set; images that could not be read have no row."""
-    pooled: bool
-    """True where each channel was averaged over space, False where the units were taken as they are."""
-    provenance: Provenance
+_LARGEST_FLAT = 8192
+"""Units above which a map is averaged over space."""
 
 
 def features(model: Model, images: ImageSet, *, value: str | None = None, pool: bool | None = None) -> Features:
@@ -67,13 +54,14 @@ def features(model: Model, images: ImageSet, *, value: str | None = None, pool: 
         indices.append(batch.indices)
     if not rows:
         raise InputError("none of the images can be read", where="images")
+    kept = np.concatenate(indices)
     return Features(
-        name,
-        np.concatenate(rows),
-        np.concatenate(indices),
-        bool(pooled),
-        model.provenance("features", {"value": name, "pool": bool(pooled)}),
+        value=name,
+        array=np.concatenate(rows),
+        indices=kept,
+        pooled=bool(pooled),
+        names=tuple(images.names[index] for index in kept),
+        classes=images.folder_classes[kept] if images.folder_classes is not None else None,
+        class_names=images.folder_names,
+        provenance=model.provenance("features", {"value": name, "pool": bool(pooled)}),
     )
-
-
-_LARGEST_FLAT = 8192
