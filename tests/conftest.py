@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,32 @@ def zoo() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("ONNXVIZ_ZOO does not name the folder of real models")
     return Path(folder)
+
+
+ORACLES_MISSING = "needs the extra 'oracles'"
+
+
+@pytest.fixture(scope="session")
+def torch() -> object:
+    """PyTorch, an independent implementation; only the extra ``oracles`` has it."""
+    return pytest.importorskip("torch", reason=ORACLES_MISSING)
+
+
+@pytest.fixture(scope="session")
+def captum() -> object:
+    """Captum, an independent implementation; only the extra ``oracles`` has it."""
+    pytest.importorskip("torch", reason=ORACLES_MISSING)
+    return pytest.importorskip("captum.attr", reason=ORACLES_MISSING)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where ``ONNXVIZ_ALLOWED_SKIPS`` is set, a test skipped for any other reason makes the run fail."""
+    allowed = os.environ.get("ONNXVIZ_ALLOWED_SKIPS")
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if allowed is None or reporter is None:
+        return
+    for report in reporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not re.search(allowed, reason):
+            reporter.write_line(f"not an allowed reason to skip: {report.nodeid}: {reason}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,111 @@
+"""A microscope for exported models: what happens inside an ONNX network, and why it decided as it did.
+
+The public names are these and no others. Each is imported when it is first used, so that ``import onnxviz`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxviz.backend import build_config
+    from onnxviz.embedded import embedded_sets
+    from onnxviz.errors import (
+        ContractError,
+        DeviceError,
+        InputError,
+        LimitError,
+        ModelError,
+        OnnxvizError,
+        UnsupportedOperatorError,
+        ValueNotFoundError,
+    )
+    from onnxviz.inputs.images import load_images
+    from onnxviz.inputs.preprocess import Preprocess
+    from onnxviz.methods.activations import activations, merge_statistics
+    from onnxviz.methods.embedding import embed
+    from onnxviz.methods.features import features
+    from onnxviz.methods.filters import filters
+    from onnxviz.methods.image_grid import image_grid
+    from onnxviz.methods.neighbors import NearestNeighbors, neighbors
+    from onnxviz.methods.occlusion import occlusion
+    from onnxviz.methods.predictions import predictions
+    from onnxviz.methods.top_patches import top_patches
+    from onnxviz.pictures import grid_image, plot, save_figure
+    from onnxviz.report import audit
+    from onnxviz.runtime.model import Model
+    from onnxviz.runtime.opening import load
+    from onnxviz.runtime.output import OutputContract
+
+_HOMES = {
+    "onnxviz.backend": ("build_config",),
+    "onnxviz.embedded": ("embedded_sets",),
+    "onnxviz.errors": (
+        "ContractError", "DeviceError", "InputError", "LimitError", "ModelError", "OnnxvizError",
+        "UnsupportedOperatorError", "ValueNotFoundError",
+    ),
+    "onnxviz.inputs.images": ("load_images",),
+    "onnxviz.inputs.preprocess": ("Preprocess",),
+    "onnxviz.methods.activations": ("activations", "merge_statistics"),
+    "onnxviz.methods.embedding": ("embed",),
+    "onnxviz.methods.features": ("features",),
+    "onnxviz.methods.filters": ("filters",),
+    "onnxviz.methods.image_grid": ("image_grid",),
+    "onnxviz.methods.neighbors": ("NearestNeighbors", "neighbors"),
+    "onnxviz.methods.occlusion": ("occlusion",),
+    "onnxviz.methods.predictions": ("predictions",),
+    "onnxviz.methods.top_patches": ("top_patches",),
+    "onnxviz.pictures": ("grid_image", "plot", "save_figure"),
+    "onnxviz.report": ("audit",),
+    "onnxviz.runtime.model": ("Model",),
+    "onnxviz.runtime.opening": ("load",),
+    "onnxviz.runtime.output": ("OutputContract",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ContractError",
+    "DeviceError",
+    "InputError",
+    "LimitError",
+    "Model",
+    "ModelError",
+    "NearestNeighbors",
+    "OnnxvizError",
+    "OutputContract",
+    "Preprocess",
+    "UnsupportedOperatorError",
+    "ValueNotFoundError",
+    "activations",
+    "audit",
+    "build_config",
+    "embed",
+    "embedded_sets",
+    "features",
+    "filters",
+    "grid_image",
+    "image_grid",
+    "load",
+    "load_images",
+    "merge_statistics",
+    "neighbors",
+    "occlusion",
+    "plot",
+    "predictions",
+    "save_figure",
+    "top_patches",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'onnxviz' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
