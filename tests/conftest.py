@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"torch", "captum", "faiss"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.oracles)
     if not config.getoption("--slow"):
         left_out = [item for item in items if item.get_closest_marker("slow")]
         # Deselected, not skipped: in CI every skip must have an allowed reason, and this one is nobody's fault.
@@ -45,6 +48,12 @@ def captum() -> object:
     """Captum, an independent implementation; only the extra ``oracles`` has it."""
     pytest.importorskip("torch", reason=ORACLES_MISSING)
     return pytest.importorskip("captum.attr", reason=ORACLES_MISSING)
+
+
+@pytest.fixture(scope="session")
+def faiss() -> object:
+    """faiss, an independent implementation; only the extra ``oracles`` has it."""
+    return pytest.importorskip("faiss", reason=ORACLES_MISSING)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
