@@ -1,0 +1,99 @@
+#include "onnxviz/occlusion.h"
+
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "arrays.h"
+
+namespace onnxviz::bindings {
+namespace {
+
+static_assert(sizeof(Box) == 4 * sizeof(std::int64_t), "a row of the box array is a Box");
+
+const Box* boxes_of(const BoxArray& boxes) {
+  if (boxes.ndim() != 2 || boxes.shape(1) != 4) throw std::invalid_argument("boxes are not (n, 4)");
+  return reinterpret_cast<const Box*>(boxes.data());
+}
+
+void check_image(const py::array& array, const py::array& image, const char* what) {
+  if ((array.flags() & py::array::c_style) == 0) {
+    throw std::invalid_argument(std::string("the ") + what + " is not C-contiguous");
+  }
+  if (!array.dtype().equal(image.dtype())) {
+    throw std::invalid_argument(std::string("the ") + what + " has another element type than the image");
+  }
+}
+
+// A (C, H, W) image has C planes, an (H, W, C) image has pixels of C elements; both are (H, W) with one channel.
+ImageLayout layout_of(const py::array& image, bool channels_last) {
+  if (image.ndim() != 3) throw std::invalid_argument("the image is not (C, H, W) or (H, W, C)");
+  const auto size = static_cast<std::int64_t>(image.itemsize());
+  if (channels_last) return {1, image.shape(0), image.shape(1), image.shape(2) * size};
+  return {image.shape(0), image.shape(1), image.shape(2), size};
+}
+
+void fill(const py::array& image, const py::array& fill, const BoxArray& boxes, const py::array& batch,
+          bool channels_last, const std::optional<BoxArray>& previous, int threads) {
+  check_image(image, image, "image");
+  check_image(fill, image, "fill");
+  check_image(batch, image, "batch");
+  const ImageLayout layout = layout_of(image, channels_last);
+  const Box* box = boxes_of(boxes);
+  const auto count = static_cast<std::int64_t>(boxes.shape(0));
+  const auto same_shape = [&](const py::array& array, py::ssize_t skip) {
+    for (py::ssize_t axis = 0; axis < 3; ++axis) {
+      if (array.shape(axis + skip) != image.shape(axis)) return false;
+    }
+    return true;
+  };
+  if (fill.ndim() != 3 || !same_shape(fill, 0)) throw std::invalid_argument("the fill has another shape than the image");
+  if (batch.ndim() != 4 || !same_shape(batch, 1)) throw std::invalid_argument("the batch is not one of such images");
+  if (batch.shape(0) < count) throw std::invalid_argument("there are more boxes than images in the batch");
+  if (!batch.writeable()) throw std::invalid_argument("the batch is read-only");
+  const Box* before = nullptr;
+  if (previous) {
+    before = boxes_of(*previous);
+    if (previous->shape(0) < count) throw std::invalid_argument("there are fewer previous boxes than boxes");
+  }
+  const void* image_data = image.data();
+  const void* fill_data = fill.data();
+  // The caller's own buffer, often bound to a session: py::array gives it only as const.
+  void* batch_data = const_cast<void*>(batch.data());
+  const py::gil_scoped_release release;
+  fill_occluded(image_data, fill_data, layout, box, before, count, batch_data, threads);
+}
+
+std::pair<DoubleArray, py::array_t<std::int64_t>> accumulate(const BoxArray& boxes, const DoubleArray& values,
+                                                             std::int64_t height, std::int64_t width) {
+  const Box* box = boxes_of(boxes);
+  const auto count = static_cast<std::int64_t>(boxes.shape(0));
+  if (values.ndim() != 1 || values.shape(0) != count) throw std::invalid_argument("there is not one value per box");
+  if (height < 0 || width < 0) throw std::invalid_argument("the image has a negative size");
+  DoubleArray sum({height, width});
+  py::array_t<std::int64_t> covered({height, width});
+  const double* value = values.data();
+  double* sum_data = sum.mutable_data();
+  std::int64_t* covered_data = covered.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    accumulate_boxes(box, value, count, height, width, sum_data, covered_data);
+  }
+  return {std::move(sum), std::move(covered)};
+}
+
+}  // namespace
+
+void register_occlusion(py::module_& module) {
+  module.def("fill_occluded", &fill, py::arg("image").noconvert(), py::arg("fill").noconvert(),
+             py::arg("boxes").noconvert(), py::arg("batch").noconvert(), py::kw_only(), py::arg("channels_last"),
+             py::arg("previous").noconvert() = py::none(), py::arg("threads") = 0,
+             "Writes copies of image into batch, the pixels of each box taken from fill.");
+  module.def("accumulate_boxes", &accumulate, py::arg("boxes").noconvert(), py::arg("values").noconvert(),
+             py::arg("height"), py::arg("width"), "Per pixel: the sum of the values of the boxes over it, and their number.");
+}
+
+}  // namespace onnxviz::bindings

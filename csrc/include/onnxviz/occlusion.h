@@ -1,0 +1,42 @@
+// Batches of one encoded image with a patch laid over it, and the per-pixel mean of what the patches did.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace onnxviz {
+
+// How an encoded image lies in memory: planes x height x width pixels of pixel_bytes, contiguous. A (C, H, W) tensor
+// has C planes with one element per pixel; an (H, W, C) tensor has one plane whose pixels hold C elements.
+struct ImageLayout {
+  std::int64_t planes;
+  std::int64_t height;
+  std::int64_t width;
+  std::int64_t pixel_bytes;
+
+  std::size_t row_bytes() const { return static_cast<std::size_t>(width * pixel_bytes); }
+  std::size_t bytes() const { return static_cast<std::size_t>(planes * height) * row_bytes(); }
+};
+
+// Rows top..bottom-1 and columns left..right-1.
+struct Box {
+  std::int64_t top;
+  std::int64_t left;
+  std::int64_t bottom;
+  std::int64_t right;
+};
+
+// Writes `count` copies of `image` into `batch`, the pixels of boxes[i] in copy i taken from `fill` (an image of the
+// same layout: one colour everywhere, or a blurred copy). Any element type: only bytes are moved.
+//
+// With `previous`, batch[i] already holds `image` patched at previous[i], as an earlier call left it, and only the two
+// boxes are written. Throws std::invalid_argument for a box that is not inside the image. 0 threads means all cores.
+void fill_occluded(const void* image, const void* fill, const ImageLayout& layout, const Box* boxes,
+                   const Box* previous, std::int64_t count, void* batch, int threads);
+
+// sum (height, width): for each pixel the sum of values[i] over the boxes that cover it, in the order of i, in float64;
+// covered (height, width): how many boxes those are. Both are overwritten.
+void accumulate_boxes(const Box* boxes, const double* values, std::int64_t count, std::int64_t height,
+                      std::int64_t width, double* sum, std::int64_t* covered);
+
+}  // namespace onnxviz
