@@ -5,7 +5,7 @@ OnnxvizError
 │   └── UnsupportedOperatorError (NotImplementedError)   an operator or domain nobody here knows
 ├── ValueNotFoundError (KeyError)              no value of the graph has that name
 ├── InputError (ValueError)                    an image, array, folder or parameter that cannot be used
-├── ContractError (ValueError)                 preprocessing or output: contradictory, incomplete or not fitting the model
+├── ContractError (ValueError)                 preprocessing or output: contradictory, incomplete or unfit for the model
 ├── DeviceError (RuntimeError)                 a device or provider that is not usable
 └── LimitError (RuntimeError)                  memory, time or disk ran out
 """
@@ -65,9 +65,7 @@ class OnnxvizError(Exception):
         return _rebuild, (type(self), self.what, self.where, self.got, self.allowed, self.next_step)
 
 
-def _rebuild(
-    kind: type[OnnxvizError], what: str, where: str, got: str, allowed: str, next_step: str
-) -> OnnxvizError:
+def _rebuild(kind: type[OnnxvizError], what: str, where: str, got: str, allowed: str, next_step: str) -> OnnxvizError:
     return kind(what, where=where, got=got, allowed=allowed, next_step=next_step)
 
 

@@ -169,7 +169,7 @@ class TopPatches:
 
 @dataclass(frozen=True, eq=False)
 class Occlusion:
-    """How one scalar of the output answers when a patch hides part of one image (Zeiler and Fergus 2013, section 4.2)."""
+    """How a scalar of the output answers when a patch hides part of an image (Zeiler and Fergus 2013, section 4.2)."""
 
     probability: FloatArray
     """(rows, columns) float32: the target's score with the patch at that position; low means important."""

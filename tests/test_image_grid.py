@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 from onnxviz.errors import InputError
 from onnxviz.methods.image_grid import _LARGEST_ASSIGNMENT, image_grid
 from onnxviz.results import Embedding, ImageGrid, Provenance
@@ -78,7 +78,10 @@ def test_points_that_agree_still_make_a_grid(layout: str) -> None:
 
 
 def test_seams_are_the_true_distances() -> None:
-    points, features = np.random.default_rng(2).random((5, 2)), np.random.default_rng(3).normal(size=(5, 40)).astype(np.float32)
+    points, features = (
+        np.random.default_rng(2).random((5, 2)),
+        np.random.default_rng(3).normal(size=(5, 40)).astype(np.float32),
+    )
     made = grid(points, features=features)
     assert made.seams_right is not None
     assert made.seams_below is not None

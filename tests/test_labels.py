@@ -31,7 +31,12 @@ def test_labels_of_another_model_are_refused(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"[1, ", "not valid JSON"), (b'{"0": "a", "2": "b"}', "leave out"), (b"\xff\xfe\x00", "not UTF-8"), (b'{"a": "b"}', "indices")],
+    [
+        (b"[1, ", "not valid JSON"),
+        (b'{"0": "a", "2": "b"}', "leave out"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b'{"a": "b"}', "indices"),
+    ],
 )
 def test_broken_files_are_told_in_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
     file = tmp_path / "labels.json"
@@ -41,5 +46,5 @@ def test_broken_files_are_told_in_a_sentence(tmp_path: Path, content: bytes, sen
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="no.txt"):
+    with pytest.raises(ContractError, match=r"no\.txt"):
         read_labels(tmp_path / "no.txt")

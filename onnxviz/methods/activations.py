@@ -141,7 +141,8 @@ def merge_statistics(a: ActivationStatistics, b: ActivationStatistics) -> Activa
     if (a.value, a.units, a.provenance.model_sha256) != (b.value, b.units, b.provenance.model_sha256):
         raise InputError(
             "statistics of different values cannot be merged", where="merge_statistics",
-            got=f"{a.value!r} with {a.units} units and {b.value!r} with {b.units} units", allowed="the same value and model",
+            got=f"{a.value!r} with {a.units} units and {b.value!r} with {b.units} units",
+            allowed="the same value and model",
         )  # fmt: skip
     high = np.maximum(a.maximum, b.maximum)
     return ActivationStatistics(

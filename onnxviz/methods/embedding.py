@@ -50,7 +50,9 @@ def embed(
     """
     array = np.asarray(features.array if isinstance(features, Features) else features)
     if array.ndim != 2:
-        raise InputError("features must be a matrix", where="features", got=str(array.shape), allowed="(images, features)")
+        raise InputError(
+            "features must be a matrix", where="features", got=str(array.shape), allowed="(images, features)"
+        )
     if method not in ("tsne", "pca"):
         raise InputError("unknown method", where="method", got=repr(method), allowed="'tsne', 'pca'")
     fewest = _FEWEST_FOR_TSNE if method == "tsne" else 3

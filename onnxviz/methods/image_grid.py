@@ -130,7 +130,11 @@ def _assign_block(
         order = members[np.argsort(points[members, 1 - axis], kind="stable")]
         part = round(len(members) * first / shape[axis])
         second_corner = (corner[0] + first, corner[1]) if axis == 0 else (corner[0], corner[1] + first)
-        sizes = [(first, shape[1]), (shape[0] - first, shape[1])] if axis == 0 else [(shape[0], first), (shape[0], shape[1] - first)]
+        sizes = (
+            [(first, shape[1]), (shape[0] - first, shape[1])]
+            if axis == 0
+            else [(shape[0], first), (shape[0], shape[1] - first)]
+        )
         room = sizes[1][0] * sizes[1][1]
         part = min(max(part, len(members) - room), sizes[0][0] * sizes[0][1])
         _assign_block(points, order[:part], cells, corner, sizes[0])
@@ -139,9 +143,7 @@ def _assign_block(
     from scipy.optimize import linear_sum_assignment
 
     row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
-    centres = np.stack(
-        [(corner[1] + column + 0.5) / cells.shape[1], (corner[0] + row + 0.5) / cells.shape[0]], axis=1
-    )
+    centres = np.stack([(corner[1] + column + 0.5) / cells.shape[1], (corner[0] + row + 0.5) / cells.shape[0]], axis=1)
     cost = ((points[members][:, None, :] - centres[None, :, :]) ** 2).sum(axis=2)
     image, cell = linear_sum_assignment(cost)
     cells[corner[0] + row[cell], corner[1] + column[cell]] = members[image]

@@ -94,14 +94,16 @@ def predictions(model: Model, images: ImageSet, *, k: int = 5, show: int = 8) ->
         images=np.concatenate(shown) if shown else np.zeros((0, 1, 1, 3), np.uint8),
         provenance=model.provenance(
             "predictions",
-            {"k": k, "true_classes": mapped.why if mapped else None, "true_classes_guessed": bool(mapped and mapped.guessed)},
+            {
+                "k": k,
+                "true_classes": mapped.why if mapped else None,
+                "true_classes_guessed": bool(mapped and mapped.guessed),
+            },
         ),
     )
 
 
-def map_classes(
-    folders: tuple[str, ...] | None, labels: tuple[str, ...] | None, classes: int
-) -> ClassMap | None:
+def map_classes(folders: tuple[str, ...] | None, labels: tuple[str, ...] | None, classes: int) -> ClassMap | None:
     """Find which class each class folder stands for: by label, by number, or by alphabetical order.
 
     Returns
@@ -124,9 +126,7 @@ def map_classes(
         if numbers.max() < classes:
             return ClassMap(numbers, "folder names are class indices", guessed=False)
     if not labels and len(folders) == classes:
-        return ClassMap(
-            np.arange(classes), "as many folders as classes, taken in alphabetical order", guessed=True
-        )
+        return ClassMap(np.arange(classes), "as many folders as classes, taken in alphabetical order", guessed=True)
     return None
 
 

@@ -49,9 +49,7 @@ def choose_device(wish: str) -> Device:
         return Device("cpu", CPU_PROVIDER, {}, "asked for")
     match = re.fullmatch(r"cuda(?::(\d+))?", wish)
     if wish != "auto" and match is None:
-        raise DeviceError(
-            "unknown device", where="device", got=repr(wish), allowed="'auto', 'cpu', 'cuda', 'cuda:N'"
-        )
+        raise DeviceError("unknown device", where="device", got=repr(wish), allowed="'auto', 'cpu', 'cuda', 'cuda:N'")
     missing = _why_cuda_is_not_usable()
     if missing:
         if wish == "auto":
@@ -66,9 +64,7 @@ def choose_device(wish: str) -> Device:
     number = int(match.group(1) or 0) if match else 0
     count = backend.cuda_status().device_count
     if number >= count:
-        raise DeviceError(
-            "no such CUDA device", where="device", got=repr(wish), allowed=f"cuda:0 to cuda:{count - 1}"
-        )
+        raise DeviceError("no such CUDA device", where="device", got=repr(wish), allowed=f"cuda:0 to cuda:{count - 1}")
     onnxruntime.preload_dlls()
     return Device(f"cuda:{number}", CUDA_PROVIDER, {"device_id": str(number)}, "a CUDA device answered")
 
@@ -83,9 +79,7 @@ def _why_cuda_is_not_usable() -> str:
 
 
 def _why_provider_is_absent() -> str:
-    installed = {
-        name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)
-    }
+    installed = {name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)}
     if installed == {"onnxruntime", "onnxruntime-gpu"}:
         return (
             "both onnxruntime and onnxruntime-gpu are installed, which hides the CUDA provider"

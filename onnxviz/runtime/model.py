@@ -18,7 +18,7 @@ from onnxviz.graph.landmarks import Landmark, find_feature_value, find_logits_va
 from onnxviz.graph.layout import channel_axes
 from onnxviz.graph.loading import LoadedModel
 from onnxviz.graph.macs import count_macs
-from onnxviz.graph.values import Value, graph_inputs, graph_outputs, list_values, match_values
+from onnxviz.graph.values import GraphInput, Value, graph_inputs, graph_outputs, list_values, match_values
 from onnxviz.inputs.images import ImageBatch, ImageSet
 from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.results import Provenance
@@ -108,7 +108,7 @@ class Model:
         return list_values(self.loaded.proto)
 
     @cached_property
-    def inputs(self) -> tuple[Value, ...]:
+    def inputs(self) -> tuple[GraphInput, ...]:
         """The graph's real inputs; initializers that are listed as inputs are left out."""
         return graph_inputs(self.loaded.proto)
 
@@ -285,11 +285,7 @@ class Model:
         names = [value.name for value in self._values if value.name not in feeds]
         arrays = feeds | self._runner.run_unoptimized(names, feeds)
         # Only shape and dtype are wanted: a broadcast scalar has both and weighs nothing.
-        return {
-            name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
-            for name, array in arrays.items()
-            if isinstance(array, np.ndarray)
-        }
+        return {name: np.broadcast_to(np.zeros((), array.dtype), array.shape) for name, array in arrays.items()}
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Concrete shape of every value for one image, found by a run."""
@@ -306,7 +302,8 @@ class Model:
     @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of one image: convolutions and matrix products."""
-        return count_macs(self.loaded.proto, self.shapes())
+        macs: int = count_macs(self.loaded.proto, self.shapes())
+        return macs
 
     @cached_property
     def _channel_axes(self) -> Mapping[str, int]:

@@ -163,7 +163,9 @@ def _probed(found: ClassOutput, logits: str | None, probe: Callable[[str], NDArr
         return dataclasses.replace(draft, kind="probabilities" if found.softmax else "logits")
     if found.softmax and real.min() >= 0 and real.max() <= 1.01:
         # The sum is not asked for: 8-bit probabilities of many classes round to 0 wherever the network is unsure.
-        return dataclasses.replace(draft, kind="probabilities", why=f"{found.why}; probabilities: a Softmax in the graph")
+        return dataclasses.replace(
+            draft, kind="probabilities", why=f"{found.why}; probabilities: a Softmax in the graph"
+        )
     if _looks_like_probabilities(real):
         why = f"{found.why}; probabilities: rows sum to 1 on random images"
         return dataclasses.replace(draft, kind="probabilities", source="probe", why=why)

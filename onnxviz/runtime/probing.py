@@ -1,4 +1,4 @@
-"""A model's inputs come in; seeded random feeds that look like its images, and the measure of how two answers differ, go out."""
+"""A model's inputs come in; seeded random feeds, and a measure of how far two answers differ, go out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.graph.values import Value
+from onnxviz.graph.values import GraphInput
 from onnxviz.inputs.preprocess import Preprocess
 
 __all__ = ["numpy_dtype", "probe_feeds", "relative_difference"]
@@ -28,17 +28,18 @@ def numpy_dtype(name: str | None) -> np.dtype[Any]:
     except TypeError:
         import ml_dtypes  # comes with onnx: bfloat16 and the 8-bit floats
 
-        return np.dtype(getattr(ml_dtypes, name))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return found
 
 
 def probe_feeds(
-    inputs: Sequence[Value], batch: int, *, image: str | None, preprocess: Preprocess | None
+    inputs: Sequence[GraphInput], batch: int, *, image: str | None, preprocess: Preprocess | None
 ) -> dict[str, NDArray[Any]]:
     """Feeds for one run: encoded random photos for the image input, random or zero arrays for the others.
 
     Parameters
     ----------
-    inputs : sequence of Value
+    inputs : sequence of GraphInput
         The model's real inputs.
     batch : int
         Rows of every input whose first axis is free, and of the image input.
@@ -56,7 +57,11 @@ def probe_feeds(
             continue
         free_batch = len(inputs) == 1
         shape = tuple(
-            batch if axis == 0 and (free_batch or not isinstance(size, int)) else size if isinstance(size, int) else _FREE_AXIS
+            batch
+            if axis == 0 and (free_batch or not isinstance(size, int))
+            else size
+            if isinstance(size, int)
+            else _FREE_AXIS
             for axis, size in enumerate(value.shape or ())
         )
         dtype = numpy_dtype(value.dtype)

@@ -1,4 +1,4 @@
-"""A graph comes in; any set of its values, computed on rows of its inputs in batches that are proven to be right, goes out."""
+"""A graph comes in; any set of its values, computed in batches that are proven to be right, goes out."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Runner:
         A static batch is made dynamic by rewriting the graph. Static or dynamic, a batch is compared once with single
         runs, because an export can hold a number of rows where nobody sees it.
         """
-        static = static_batch(self._loaded.proto)
+        static: int | None = static_batch(self._loaded.proto)
         if self._only_input is None:
             return static
         if static is not None and self._batched is None:
@@ -109,7 +109,7 @@ class Runner:
             return step
         if static is not None:
             self.notes.append(
-                f"the batch of {static}, fixed in the file, was made dynamic; equal to single runs within {difference:.0e}"
+                f"the batch of {static}, fixed in the file, was made dynamic; it equals single runs to {difference:.0e}"
             )
         return None
 

@@ -18,7 +18,14 @@ __all__ = ["OutOfMemory", "Session", "open_session"]
 
 _SILENT = 4  # onnxruntime's own log would repeat on stderr what the exception already says.
 
-_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "BFCArena", "bad array new length")
+_OUT_OF_MEMORY = (
+    "Failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "BFCArena",
+    "bad array new length",
+)
 
 
 class OutOfMemory(LimitError, MemoryError):
@@ -156,7 +163,11 @@ class _Translated:
             ) from error
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
             raise OutOfMemory("a run did not fit in memory", where=self._where, got=message) from error
-        if kind is not None and kind.__name__ in ("NotImplemented", "InvalidGraph") and "is not a registered" in message:
+        if (
+            kind is not None
+            and kind.__name__ in ("NotImplemented", "InvalidGraph")
+            and "is not a registered" in message
+        ):
             raise UnsupportedOperatorError(message, where=self._where) from error
         if self._watch is None:
             raise ModelError("onnxruntime cannot load the model", where=self._where, got=message) from error
@@ -164,7 +175,7 @@ class _Translated:
 
 
 def first_sentence(message: str) -> str:
-    """onnxruntime's message without its error code and the path of its source file."""
+    """Onnxruntime's message without its error code and the path of its source file."""
     with suppress(IndexError):
         if message.startswith("[ONNXRuntimeError]"):
             message = message.split(" : ", 3)[3]

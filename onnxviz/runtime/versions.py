@@ -7,7 +7,17 @@ from functools import cache
 
 __all__ = ["versions"]
 
-_PACKAGES = ("onnxviz", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "scikit-learn", "openTSNE", "scipy")
+_PACKAGES = (
+    "onnxviz",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "openTSNE",
+    "scipy",
+)
 
 
 @cache
