@@ -57,8 +57,8 @@ class CudaStatus:
 def cuda_status() -> CudaStatus:
     """Ask the CUDA devices of this machine themselves; the answer is kept for the life of the process.
 
-    A build with CUDA kernels runs one on the first device. A build without them asks the driver, because onnxruntime can
-    use a device that onnxviz has no kernels for.
+    A build with CUDA kernels runs one on the first device. A build without them asks the driver, because onnxruntime
+    can use a device that onnxviz has no kernels for.
     """
     if _cuda.compiled():
         reason = _cuda.status()
@@ -119,9 +119,10 @@ def build_config() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``, ``compiler``, ``build_type``, ``cxx_standard``, ``cpu_level`` (instruction set in use), ``cpu_levels``
-        (those compiled), ``cuda`` (whether CUDA kernels are in the build), ``cuda_reason`` (why not),
-        ``cuda_compiler``, ``cuda_architectures``, ``cuda_usable`` (whether a device answers), ``cuda_status`` (why not).
+        ``version``, ``compiler``, ``build_type``, ``cxx_standard``, ``cpu_level`` (instruction set in use),
+        ``cpu_levels`` (those compiled), ``cuda`` (whether CUDA kernels are in the build), ``cuda_reason`` (why not),
+        ``cuda_compiler``, ``cuda_architectures``, ``cuda_usable`` (whether a device answers), ``cuda_status`` (why
+        none does).
 
     Raises
     ------
@@ -175,14 +176,13 @@ class NeighborIndex:
 
     def __init__(self, bank: RealMatrix, *, metric: str, threads: int = 0) -> None:
         cpu_level()
+        rows: RealMatrix = np.ascontiguousarray(bank)
         try:
-            self._index = _core.NeighborIndex(np.ascontiguousarray(bank), metric, threads)
+            self._index = _core.NeighborIndex(rows, metric, threads)
         except ValueError as error:
             raise InputError(str(error), where="neighbours") from error
 
-    def query(
-        self, queries: RealMatrix, k: int, *, threads: int = 0
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def query(self, queries: RealMatrix, k: int, *, threads: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Find the ``k`` nearest rows of each query.
 
         Parameters
@@ -205,7 +205,7 @@ class NeighborIndex:
         InputError
             ``k`` out of range, another number of columns than the bank has, or NaN or infinity in a row (it is named).
         """
-        rows = np.ascontiguousarray(queries)
+        rows: RealMatrix = np.ascontiguousarray(queries)
         distances = np.empty((len(rows), max(k, 0)), np.float64)
         indices = np.empty((len(rows), max(k, 0)), np.int64)
         # One call even without queries, so that a wrong k or number of columns is always refused.
@@ -251,9 +251,7 @@ def fill_occluded(
         Shapes or dtypes that do not fit, or a box outside the image.
     """
     try:
-        _core.fill_occluded(
-            image, fill, boxes, batch, channels_last=channels_last, previous=previous, threads=threads
-        )
+        _core.fill_occluded(image, fill, boxes, batch, channels_last=channels_last, previous=previous, threads=threads)
     except ValueError as error:
         raise InputError(str(error), where="occlusion") from error
 

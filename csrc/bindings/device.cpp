@@ -1,14 +1,13 @@
 #include "onnxviz/device.h"
 
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+
+#include "arrays.h"
 
 namespace onnxviz::bindings {
 
-namespace py = pybind11;
-
 void register_device(py::module_& module) {
-  py::class_<cuda::Device>(module, "Device", py::is_final(), "One CUDA device.")
+  py::class_<cuda::Device>(module, "Device", py::is_final(), plain_metaclass(), "One CUDA device.")
       .def_readonly("name", &cuda::Device::name)
       .def_property_readonly("compute_capability",
                              [](const cuda::Device& device) { return py::make_tuple(device.major, device.minor); })

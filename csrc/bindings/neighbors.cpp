@@ -66,7 +66,8 @@ class Index {
 }  // namespace
 
 void register_neighbors(py::module_& module) {
-  py::class_<Index>(module, "NeighborIndex", py::is_final(), "Exact nearest neighbours of the rows of one matrix.")
+  py::class_<Index>(module, "NeighborIndex", py::is_final(), plain_metaclass(),
+                    "Exact nearest neighbours of the rows of one matrix.")
       .def(py::init<FloatMatrix, const std::string&, int>(), py::arg("bank").noconvert(), py::arg("metric"),
            py::arg("threads") = 0)
       .def(py::init<DoubleMatrix, const std::string&, int>(), py::arg("bank").noconvert(), py::arg("metric"),
