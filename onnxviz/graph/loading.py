@@ -1,0 +1,216 @@
+"""The path of an ONNX file comes in; a checked model, with its digest, or one clear sentence of refusal, goes out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from onnxviz.errors import ModelError
+from onnxviz.graph.external import DataFile, check_data_files, every_tensor, read_external
+from onnxviz.graph.structure import check_operators, inline_functions, normalize_graph
+from onnxviz.graph.wiring import tensor_to_array
+
+__all__ = ["LoadedModel", "load_tensor", "read_model", "verify_external_data"]
+
+_LARGEST_PROTOBUF = (1 << 31) - 1
+
+# First bytes of files that people hand over instead of an ONNX file, and what to do about each.
+_OTHER_FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"\xff\xd8\xff", "a JPEG picture", ""),
+    (0, b"\x89PNG", "a PNG picture", ""),
+    (0, b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or a Keras file", "Export the network to ONNX first"),
+    (0, b"\x89HDF", "an HDF5 file, such as a Keras model", "Export the network to ONNX first"),
+    (4, b"TFL3", "a TensorFlow Lite model", "Convert it with tf2onnx first"),
+    (4, b"ORTM", "a model in onnxruntime's own .ort format", "Keep the .onnx file it was made from and pass that"),
+    (0, b"GGUF", "a GGUF file", ""),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run `git lfs pull`"),
+    (0, b"<!DOCTYPE", "a web page", "The download went wrong; fetch the file itself"),
+    (0, b"<html", "a web page", "The download went wrong; fetch the file itself"),
+    (0, b"\x80\x02", "a Python pickle, such as a PyTorch checkpoint", "Export the network to ONNX first"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A checked model, ready for graph surgery."""
+
+    path: Path
+    """Absolute path of the file."""
+    proto: onnx.ModelProto
+    """The graph in computing order, local functions written out, weights off the list of inputs, external data not read."""
+    sha256: str
+    """Digest of the file; with external data, of the file's digest and those of its data files."""
+    data_directory: Path | None
+    """Absolute folder that external data is relative to; None where there is none."""
+    data_digests: Mapping[str, str]
+    """SHA-256 of every external data file, by its location relative to ``data_directory``."""
+    data_files: Mapping[str, DataFile] = field(repr=False)
+    """The checked data files by location."""
+    external_data_root: Path | None = None
+    """The folder that the caller trusts symbolic links into."""
+
+
+def read_model(path: str | os.PathLike[str], *, external_data_root: Path | None = None) -> LoadedModel:
+    """Read and check a model file; nothing outside its folder is opened and no operator library is loaded.
+
+    Parameters
+    ----------
+    path : path
+        The ``.onnx`` file.
+    external_data_root : Path, optional
+        A folder that you trust: symbolic links of external data may lead into it (the Hugging Face cache).
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    ModelError
+        Missing, unreadable, empty, cut short, of another format, above 2 GiB, structurally broken, or with external data
+        that cannot be trusted.
+    UnsupportedOperatorError
+        Operators that onnxruntime does not have.
+    """
+    file = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow the links that are checked later)
+    content = _read_bytes(file)
+    proto = _parse(content, file)
+    own_digest = hashlib.sha256(content).hexdigest()
+    del content
+    where = file.name
+    check_operators(proto, where=where)
+    data_files = check_data_files(proto, file, root=external_data_root)
+    proto = inline_functions(proto, where=where)
+    normalize_graph(proto, where=where)
+    digests = {location: data.sha256 for location, data in sorted(data_files.items())}
+    return LoadedModel(
+        path=file,
+        proto=proto,
+        sha256=_digest_of_all(own_digest, digests),
+        data_directory=file.parent if digests else None,
+        data_digests=digests,
+        data_files=data_files,
+        external_data_root=external_data_root,
+    )
+
+
+def verify_external_data(model: LoadedModel) -> None:
+    """Read the data files again and compare with the digests taken at loading.
+
+    Raises
+    ------
+    ModelError
+        A data file was swapped, changed or taken away since.
+    """
+    if not model.data_files:
+        return
+    now = check_data_files(model.proto, model.path, root=model.external_data_root)
+    for location, data in now.items():
+        if data.sha256 != model.data_digests.get(location):
+            raise ModelError(
+                "a data file of the model has changed since it was checked", where=f"{model.path.name}, {location}",
+                got=f"SHA-256 {data.sha256[:16]}...", allowed=f"{model.data_digests.get(location, 'none')[:16]}...",
+                next_step="Load the model again once nobody writes to its folder",
+            )  # fmt: skip
+
+
+def load_tensor(model: LoadedModel, tensor: onnx.TensorProto) -> NDArray[Any]:
+    """The numbers of a stored tensor, from the file or from its external data file.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The model that the tensor belongs to.
+    tensor : onnx.TensorProto
+        A weight or a constant.
+
+    Returns
+    -------
+    ndarray
+        In the stored type; bfloat16 and float8 as float32, 4-bit integers as 8-bit.
+
+    Raises
+    ------
+    ModelError
+        The bytes do not fit shape and type, or the data file has changed.
+    """
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return tensor_to_array(tensor)
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    if location not in model.data_files:
+        raise ModelError("the tensor's data file was not checked", where=f"{model.path.name}, tensor {tensor.name!r}")
+    return read_external(tensor, model.data_files[location], model=model.path)
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        facts = file.stat()
+    except FileNotFoundError as error:
+        raise ModelError("there is no such file", where=str(file), next_step="Check the path") from error
+    except (OSError, ValueError) as error:
+        raise ModelError("the file cannot be read", where=str(file), got=_reason(error)) from error
+    if not stat.S_ISREG(facts.st_mode):
+        what = "a folder" if stat.S_ISDIR(facts.st_mode) else "neither a file nor a folder"
+        raise ModelError("not a regular file", where=str(file), got=what, allowed="an .onnx file")
+    if facts.st_size > _LARGEST_PROTOBUF:
+        raise ModelError(
+            "the file is larger than the 2 GiB that ONNX's file format can hold", where=file.name,
+            got=f"{facts.st_size / 2**30:.1f} GiB",
+            next_step="Export again and use external data: the weights then lie in files beside the model",
+        )  # fmt: skip
+    if facts.st_size == 0:
+        raise ModelError("the file is empty", where=file.name, next_step="Export or download it again")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError("the file cannot be read", where=str(file), got=_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _parse(content: bytes, file: Path) -> onnx.ModelProto:
+    for start, magic, what, next_step in _OTHER_FORMATS:
+        if content[start : start + len(magic)] == magic:
+            raise ModelError("not an ONNX model", where=file.name, got=what, next_step=next_step)
+    if file.suffix == ".ort":
+        raise ModelError(
+            "onnxruntime's own .ort format cannot be opened up", where=file.name,
+            next_step="Keep the .onnx file it was made from and pass that",
+        )  # fmt: skip
+    try:
+        proto = onnx.ModelProto.FromString(content)
+    except (DecodeError, RecursionError, ValueError) as error:
+        raise ModelError(
+            "not an ONNX model, cut short, or nested too deeply", where=file.name, got=f"{len(content)} bytes",
+            next_step="Export or download it again",
+        ) from error  # fmt: skip
+    if not proto.HasField("graph"):
+        raise ModelError(
+            "the file holds no graph", where=file.name, got=f"{len(content)} bytes",
+            next_step="The file is cut short or is not an ONNX model; export or download it again",
+        )  # fmt: skip
+    for tensor in every_tensor(proto):
+        if any(side < 0 for side in tensor.dims):
+            raise ModelError(
+                "a stored tensor has a negative side", where=f"{file.name}, tensor {tensor.name!r}",
+                got=str(list(tensor.dims)), next_step="The file is damaged; export it anew",
+            )  # fmt: skip
+    return proto
+
+
+def _digest_of_all(own: str, digests: Mapping[str, str]) -> str:
+    if not digests:
+        return own
+    listing = "".join(f"{digest}  {location}\n" for location, digest in digests.items())
+    return hashlib.sha256(f"{own}\n{listing}".encode()).hexdigest()
