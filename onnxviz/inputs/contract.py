@@ -7,7 +7,6 @@ numbers up. Each number of the tensor is the correctly rounded value of the form
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxviz.errors import ContractError, InputError, near_misses
+from onnxviz.inputs.fields import CONVERSIONS, invalid, one_of, per_channel
 
 __all__ = ["FITS", "INTERPOLATIONS", "Preprocess", "luma"]
 
@@ -83,26 +83,21 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Bring every field to its plain type, and refuse what contradicts itself."""
-        for name, convert in _CONVERSIONS.items():
+        for name, convert in CONVERSIONS.items():
             object.__setattr__(self, name, convert(name, getattr(self, name)))
-        if self.channels not in CHANNEL_COUNT:
-            raise _refusal("no such order of channels", "channels", self.channels, CHANNEL_COUNT)
+        one_of("channels", self.channels, CHANNEL_COUNT)
         for name in ("mean", "std"):
-            object.__setattr__(self, name, _per_channel(name, getattr(self, name), self.channels))
-        if self.fit not in FITS:
-            raise _refusal("no such way to fit a picture", "fit", self.fit, FITS)
-        if self.interpolation not in INTERPOLATIONS:
-            raise _refusal("no such interpolation", "interpolation", self.interpolation, INTERPOLATIONS)
-        if self.layout not in LAYOUTS:
-            raise _refusal("no such layout", "layout", self.layout, LAYOUTS)
-        if self.dtype not in FLOAT_DTYPES + INTEGER_DTYPES:
-            raise _refusal("no image can be encoded in this dtype", "dtype", self.dtype, FLOAT_DTYPES + INTEGER_DTYPES)
+            object.__setattr__(self, name, per_channel(name, getattr(self, name), self.channels))
+        one_of("fit", self.fit, FITS)
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        one_of("layout", self.layout, LAYOUTS)
+        one_of("dtype", self.dtype, FLOAT_DTYPES + INTEGER_DTYPES)
         if not 0 < self.crop_fraction <= 1:
-            raise _invalid("crop_fraction", self.crop_fraction, "a number above 0 and at most 1")
+            raise invalid("crop_fraction", self.crop_fraction, "a number above 0 and at most 1")
         if self.scale <= 0:
-            raise _invalid("scale", self.scale, "a number above 0")
+            raise invalid("scale", self.scale, "a number above 0")
         if min(self.std) <= 0:
-            raise _invalid("std", self.std, "numbers above 0")
+            raise invalid("std", self.std, "numbers above 0")
         self._check_that_the_dtype_holds_the_numbers()
 
     def _check_that_the_dtype_holds_the_numbers(self) -> None:
@@ -128,7 +123,7 @@ class Preprocess:
                     next_step="State quantization = {scale, zero_point}, or another preset such as 'raw'",
                 )
         elif self.dtype == "float16" and np.abs(numbers).max() > np.finfo(np.float16).max:
-            raise _invalid("scale", self.scale, "numbers that float16 can hold (up to 65504)")
+            raise invalid("scale", self.scale, "numbers that float16 can hold (up to 65504)")
 
     # --- pictures to views ---------------------------------------------------------------------------------------
 
@@ -147,7 +142,7 @@ class Preprocess:
         return max(left, 0.0), max(top, 0.0), min(width / 2 + half_width, width), min(height / 2 + half_height, height)
 
     def view(self, image: Image.Image) -> NDArray[np.uint8]:
-        """What the network sees of a picture.
+        """Cut and resize a picture to what the network sees.
 
         Parameters
         ----------
@@ -170,14 +165,15 @@ class Preprocess:
             canvas = Image.new("RGB", (columns, rows), self.background)
             canvas.paste(image.resize(inner, resample), ((columns - inner[0]) // 2, (rows - inner[1]) // 2))
             return np.array(canvas)
-        return np.array(image.resize((columns, rows), resample, box=self.crop_box(image.width, image.height)))
+        box = self.crop_box(image.width, image.height)
+        return np.asarray(image.resize((columns, rows), resample, box=box)).copy()
 
     # --- views to tensors and back -------------------------------------------------------------------------------
 
     @cached_property
     def _numbers(self) -> NDArray[np.float64]:
         """(channels, 256) the number in tensor units, not yet rounded, for each byte."""
-        return self._steps + (self.quantization[1] if self.quantization else 0)
+        return np.asarray(self._steps + (self.quantization[1] if self.quantization else 0))
 
     @cached_property
     def _steps(self) -> NDArray[np.float64]:
@@ -185,7 +181,7 @@ class Preprocess:
         return self._count_steps(np.arange(256, dtype=np.float64)[np.newaxis, :])
 
     def _count_steps(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(channels, ...) from (channels or 1, ...) pixel values: real numbers, in quantisation steps if there are any."""
+        """(channels, ...) from (channels or 1, ...) pixel values: real numbers, or quantisation steps."""
         axes = (-1,) + (1,) * (pixels.ndim - 1)
         real = (pixels * self.scale - np.reshape(self.mean, axes)) / np.reshape(self.std, axes)
         return np.asarray(real if self.quantization is None else real / self.quantization[0])
@@ -199,10 +195,10 @@ class Preprocess:
         limits = np.iinfo(dtype)
         # Rounded before the zero point is added, as QuantizeLinear does: an odd zero point would turn the ties around.
         rounded = np.rint(self._steps) + (self.quantization[1] if self.quantization else 0)
-        return np.clip(rounded, limits.min, limits.max).astype(dtype)
+        return np.asarray(np.clip(rounded, limits.min, limits.max).astype(dtype))
 
     def encode(self, views: NDArray[np.uint8]) -> NDArray[Any]:
-        """The tensor that the network is fed.
+        """Turn views into the tensor that the network is fed.
 
         Parameters
         ----------
@@ -245,7 +241,7 @@ class Preprocess:
         return tensor
 
     def decode(self, tensor: NDArray[Any]) -> NDArray[np.uint8]:
-        """The views that a tensor was, or could have been, encoded from: the inverse of ``encode``, rounded and clipped.
+        """Turn a tensor back into views: the inverse of ``encode``, rounded and clipped.
 
         Parameters
         ----------
@@ -274,8 +270,8 @@ class Preprocess:
         rgb = np.repeat(pixels, 3, axis=0) if count == 1 else pixels[:: self._direction]
         return np.ascontiguousarray(np.moveaxis(rgb, 0, -1))
 
-    def encode_color(self, rgb: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """One colour in tensor units, before it is rounded to the dtype.
+    def encode_color(self, rgb: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+        """Bring one colour to tensor units, before it is rounded to the dtype.
 
         Parameters
         ----------
@@ -331,7 +327,7 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Preprocess:
-        """The contract that ``to_json`` wrote; ``size`` must be there, everything else has its default.
+        """Read the contract that ``to_json`` wrote; ``size`` must be there, everything else has its default.
 
         Raises
         ------
@@ -373,114 +369,5 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
             got=name,
             next_step="Install ml_dtypes, or export the model with a float32 input",
         ) from error
-    return np.dtype(ml_dtypes.bfloat16)
-
-
-def _refusal(what: str, where: str, got: object, allowed: Sequence[str] | Mapping[str, Any]) -> ContractError:
-    return ContractError(what, where=where, got=repr(got), allowed=near_misses(str(got), allowed, count=len(allowed)))
-
-
-def _invalid(where: str, got: object, allowed: str) -> ContractError:
-    return ContractError("the number does not make sense", where=where, got=repr(got), allowed=allowed)
-
-
-def _as_number(name: str, value: Any) -> float:
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        number = float(value)
-        if math.isfinite(number):
-            return number
-    raise _invalid(name, value, "a finite number")
-
-
-def _as_whole(name: str, value: Any) -> int:
-    number = _as_number(name, value)
-    if number != int(number):
-        raise _invalid(name, value, "a whole number")
-    return int(number)
-
-
-def _as_text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise _invalid(name, value, "text")
-    return value
-
-
-def _as_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _invalid(name, value, "true or false")
-    return value
-
-
-def _as_size(name: str, value: Any) -> tuple[int, int]:
-    sides = (value, value) if isinstance(value, (int, np.integer)) else value
-    if not isinstance(sides, (Sequence, np.ndarray)) or isinstance(sides, str) or len(sides) != 2:
-        raise _invalid(name, value, "[height, width], or one number for a square")
-    height, width = (_as_whole(name, side) for side in sides)
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise _invalid(name, value, f"1 to {MAX_SIDE} pixels")
-    return height, width
-
-
-def _as_quantization(name: str, value: Any) -> tuple[float, int] | None:
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        if set(value) != {"scale", "zero_point"}:
-            raise _invalid(name, dict(value), "{scale, zero_point}")
-        value = (value["scale"], value["zero_point"])
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise _invalid(name, value, "{scale, zero_point}")
-    scale, zero_point = _as_number(name, value[0]), _as_whole(name, value[1])
-    if scale <= 0:
-        raise _invalid(name, value, "a scale above 0")
-    return scale, zero_point
-
-
-def _as_color(name: str, value: Any) -> tuple[int, int, int]:
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or len(value) != 3:
-        raise _invalid(name, value, "[red, green, blue], 0 to 255")
-    red, green, blue = (_as_whole(name, part) for part in value)
-    if min(red, green, blue) < 0 or max(red, green, blue) > 255:
-        raise _invalid(name, value, "[red, green, blue], 0 to 255")
-    return red, green, blue
-
-
-def _per_channel(name: str, value: Any, channels: str) -> tuple[float, ...]:
-    count = CHANNEL_COUNT[channels]
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        return (_as_number(name, value),) * count
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
-        raise _invalid(name, value, "a number, or one for each channel")
-    numbers = tuple(_as_number(name, part) for part in value)
-    if len(numbers) == 3 and count == 1 and len(set(numbers)) == 1:
-        return numbers[:1]
-    if len(numbers) != count:
-        raise ContractError(
-            f"{channels} has {count} channel{'s' if count > 1 else ''}",
-            where=name,
-            got=f"{len(numbers)} numbers",
-            allowed=f"one number, or {count}",
-            next_step=f"State {name} in the order of the channels",
-        )
-    return numbers
-
-
-# Beyond this a single view is gigabytes, and the number is a mistake.
-MAX_SIDE = 16384
-
-_CONVERSIONS = {
-    "size": _as_size,
-    "fit": _as_text,
-    "crop_fraction": _as_number,
-    "interpolation": _as_text,
-    "channels": _as_text,
-    "scale": _as_number,
-    "layout": _as_text,
-    "dtype": _as_text,
-    "quantization": _as_quantization,
-    "background": _as_color,
-    "source": _as_text,
-    "name": _as_text,
-    "why": _as_text,
-    "guessed": _as_flag,
-}
+    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16

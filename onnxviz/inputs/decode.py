@@ -16,8 +16,9 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ __all__ = ["check_file", "open_file", "to_rgb"]
 
 # Every format that Pillow decodes inside this process. EPS is left out: Pillow hands it to a Ghostscript interpreter.
 FORMATS = (
-    "AVIF", "BMP", "CUR", "DDS", "DIB", "GIF", "ICNS", "ICO", "IM", "JPEG", "JPEG2000", "MPO", "MSP", "PCX", "PNG",
+    "AVIF", "BMP", "CUR", "DDS", "DIB", "GIF", "ICNS", "ICO", "IM", "JPEG", "JPEG2000", "MSP", "PCX", "PNG",
     "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM",
 )  # fmt: skip
 _TRANSPOSITIONS = {
@@ -41,6 +42,7 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_Result = TypeVar("_Result")
 _OPENING = threading.Lock()
 
 
@@ -80,7 +82,7 @@ def open_file(path: str | Path, *, background: tuple[int, int, int]) -> tuple[Im
         return _guarded(str(path), lambda: to_rgb(image, background=background))
 
 
-def _guarded(where: str, read: Callable[[], Any]) -> Any:
+def _guarded(where: str, read: Callable[[], _Result]) -> _Result:
     """Run Pillow on untrusted bytes: whatever it raises becomes an InputError."""
     try:
         return read()
@@ -115,9 +117,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _open_header(path: str | Path) -> Image.Image:
-    image = _guarded(str(path), lambda: _identify(path))
-    assert isinstance(image, Image.Image)
-    return image
+    return _guarded(str(path), lambda: _identify(path))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    # Pillow can be built without some of them, and stumbles over the names of those that it does not have.
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _identify(path: str | Path) -> Image.Image:
@@ -131,7 +138,7 @@ def _identify(path: str | Path) -> Image.Image:
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(path, formats=_formats())
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         image.close()
@@ -189,7 +196,7 @@ def _orientation(image: Image.Image) -> int:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001
+    except Exception:
         return 1
 
 

@@ -24,7 +24,7 @@ _PILLOW_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "
 
 
 def read_metadata(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
-    """What a model file's own metadata state about its input.
+    """Read what a model file's own metadata state about its input.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A list of picture sources and a contract come in; pictures, views and encoded batches, read when asked for, go out."""
+"""Picture sources and a contract come in; pictures, views and encoded batches, read when asked for, go out."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class ImageSet:
         return [note for p in self._positions for note in self._ledger.notes.get(int(p), ())]
 
     def subset(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ImageSet:
-        """The pictures at these positions, in this order; what is found out about them is shared with this set."""
+        """Choose the pictures at these positions, in this order; what is found out about them is shared."""
         chosen = np.asarray(indices)
         if chosen.dtype == np.bool_:
             chosen = np.flatnonzero(chosen)
@@ -172,7 +172,7 @@ class ImageSet:
         return part
 
     def with_preprocess(self, preprocess: Preprocess) -> ImageSet:
-        """The same pictures, prepared by another contract."""
+        """Prepare the same pictures by another contract."""
         other = self._copy(self._sources, preprocess)
         other._positions = self._positions
         return other
@@ -195,7 +195,7 @@ class ImageSet:
 
     # --- reading many --------------------------------------------------------------------------------------------
 
-    def batches(self, size: int, *, start: int = 0) -> Iterator[ImageBatch]:
+    def batches(self, size: int, *, start: int = 0) -> Generator[ImageBatch, None, None]:
         """Pictures ready for the network, in order.
 
         A few threads decode ahead of the caller, by two batches at most; leaving the loop early stops them.

@@ -65,8 +65,6 @@ def load_images(
     ------
     InputError
         When the source does not exist, cannot be understood, or holds no image at all.
-    ContractError
-        Never here: ``model`` brings a contract that is complete.
     """
     preprocess = _contract_of(model)
     if limit is not None and limit < 1:
@@ -91,7 +89,7 @@ def load_images(
         sources = array_sources(source)
     elif isinstance(source, Image.Image):
         sources = [PictureSource(_picture_name(source, 0), source)]
-    elif isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
+    elif isinstance(source, (list, tuple)):
         sources = _from_sequence(source)
     else:
         raise InputError(
@@ -137,7 +135,7 @@ def _from_folder(
     files, rejected = walk_folder(root)
     sources = [FileSource(printable_name(name), path) for name, path in files]
     skipped = [Skipped(printable_name(name), reason) for name, reason in rejected]
-    # A folder of notes or scripts beside the pictures is no class: only one that holds something named like a picture is.
+    # A folder of notes beside the pictures is no class: only one that holds something named like a picture is.
     endings = Image.registered_extensions()
     folders = [name.partition("/")[0] if "/" in name else "" for name, _ in files]
     holding = (

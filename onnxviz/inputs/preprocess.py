@@ -9,7 +9,7 @@ The sidecar is a TOML file beside the model, named like it with ``.onnxviz.toml`
 
     [preprocess]                     # or: preprocess = "imagenet"
     preset = "imagenet"              # start from a preset; what follows replaces parts of it
-    size = [224, 224]                # height, width; one number for a square; needed only where the graph leaves it open
+    size = [224, 224]                # height, width, or one number; only needed where the graph leaves it open
     fit = "crop"                     # "crop", "stretch" or "pad"
     crop_fraction = 0.875            # centre square of this fraction of the short side
     interpolation = "bilinear"       # nearest, box, bilinear, hamming, bicubic, lanczos
@@ -36,7 +36,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,35 +45,14 @@ import numpy as np
 from onnxviz.errors import ContractError, near_misses
 from onnxviz.inputs.contract import INTEGER_DTYPES, Preprocess
 from onnxviz.inputs.exporters import read_config, read_metadata
+from onnxviz.inputs.graph_facts import DEFAULT_SIDE, SMALL_SIDE, GraphFacts, infer
 from onnxviz.inputs.presets import PRESETS, find_preset
 
 __all__ = ["PRESETS", "Preprocess", "choose_preprocess", "read_preprocess_file", "read_sidecar"]
 
 _FIELDS = tuple(field.name for field in fields(Preprocess))
 _DECIDES_NUMBERS = {"preset", "scale", "mean", "std"}
-_SMALL_SIDE = 64
-_DEFAULT_SIDE = 224
 _FILE_LIMIT = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """What the graph tells about the input."""
-
-    dtype: str
-    layout: str
-    channels: int | None
-    size: tuple[int | None, int | None]
-    normalises_itself: bool
-    quantization: tuple[float, int] | None
-
-    @property
-    def text(self) -> str:
-        """The input in words, for explanations."""
-        height, width = self.size
-        sides = f"{height or 'any height'} × {width or 'any width'}"
-        count = {1: "one channel", 3: "three channels", None: "an unknown number of channels"}
-        return f"{self.dtype} input of {sides} with {count.get(self.channels, f'{self.channels} channels')}"
 
 
 def choose_preprocess(
@@ -112,7 +91,7 @@ def choose_preprocess(
     ContractError
         When a statement cannot be read, contradicts itself, or does not fit the graph.
     """
-    graph = _Graph(dtype or "float32", layout or "NCHW", channels, size, normalises_itself, quantization)
+    graph = GraphFacts(dtype or "float32", layout or "NCHW", channels, size, normalises_itself, quantization)
     if channels not in (1, 3, None):
         raise ContractError(
             "images have one channel (grey) or three (colours)", where="image input", got=f"{channels} channels",
@@ -199,13 +178,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _read_argument(argument: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if isinstance(argument, Mapping):
         return _normalise(argument, "preprocess"), "stated by the caller"
-    if isinstance(argument, Path) or argument.lower().endswith((".toml", ".json")):
-        return read_preprocess_file(argument), f"stated by the caller in {Path(argument).name}"
-    if not isinstance(argument, str):
+    if not isinstance(argument, (str, Path)):
         raise ContractError(
             "not a statement of preprocessing", where="preprocess", got=type(argument).__name__,
             allowed="a preset's name, a path, a mapping, or a Preprocess",
         )  # fmt: skip
+    if isinstance(argument, Path) or argument.lower().endswith((".toml", ".json")):
+        return read_preprocess_file(argument), f"stated by the caller in {Path(argument).name}"
     return {"preset": find_preset(argument)[0]}, "named by the caller"
 
 
@@ -238,7 +217,7 @@ def _decided(statements: list[tuple[str, dict[str, Any], str]]) -> bool:
     return any(_DECIDES_NUMBERS & stated.keys() for _, stated, _ in statements)
 
 
-def _combine(statements: list[tuple[str, dict[str, Any], str]], graph: _Graph) -> Preprocess:
+def _combine(statements: list[tuple[str, dict[str, Any], str]], graph: GraphFacts) -> Preprocess:
     """Lay the statements over the first one that decides the numbers, or over what the graph tells, or a guess."""
     overlays: list[tuple[str, dict[str, Any], str]] = []
     for source, stated, why in statements:
@@ -247,7 +226,7 @@ def _combine(statements: list[tuple[str, dict[str, Any], str]], graph: _Graph) -
             break
         overlays.append((source, stated, why))
     else:
-        base, basis, guessed = _infer(graph)
+        base, basis, guessed = infer(graph)
     for _, stated, _ in reversed(overlays):
         base.update(stated)
     source, why = basis
@@ -257,56 +236,7 @@ def _combine(statements: list[tuple[str, dict[str, Any], str]], graph: _Graph) -
     return _complete(base, graph, source=source, why=why, guessed=guessed)
 
 
-def _infer(graph: _Graph) -> tuple[dict[str, Any], tuple[str, str], bool]:
-    """What the graph alone tells, or a guess: fields, (source, why), guessed."""
-    state_it = "pass preprocess=... to state it"
-    if graph.dtype in INTEGER_DTYPES:
-        return _infer_integer(graph, state_it)
-    if graph.normalises_itself:
-        return (
-            {"preset": "raw"},
-            ("graph", f"the graph begins by normalising its {graph.text} itself, so pictures go in as 0 to 255; whether "
-                      f"it wants 0 to 255 or 0 to 1 is a guess; {state_it}"),
-            True,
-        )  # fmt: skip
-    height, width = graph.size
-    small = max(height or _DEFAULT_SIDE, width or _DEFAULT_SIDE) <= _SMALL_SIDE
-    if graph.channels == 1:
-        preset, convention = "unit", "grey levels from 0 to 1 are used"
-    elif graph.layout == "NHWC":
-        preset, convention = ("unit", "colours from 0 to 1 are used") if small else (
-            "tf", "colours from -1 to 1 are used, the most common convention of TensorFlow models")  # fmt: skip
-    else:
-        preset, convention = ("cifar10", "the CIFAR-10 convention is used") if small else (
-            "imagenet", "the ImageNet convention is used")  # fmt: skip
-    why = f"guess: {graph.text}, nothing in the file says how it was prepared; {convention}; {state_it}"
-    return {"preset": preset}, ("guess", why), True
-
-
-def _infer_integer(graph: _Graph, state_it: str) -> tuple[dict[str, Any], tuple[str, str], bool]:
-    shift = " minus 128" if graph.dtype == "int8" else ""
-    if graph.quantization is not None:
-        scale, zero_point = graph.quantization
-        limits = np.iinfo(graph.dtype)
-        low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
-        covers = f"its quantisation covers {low:.4g} to {high:.4g}"
-        for preset, lowest, highest in (("imagenet", -2.118, 2.64), ("caffe", -123.68, 151.06)):
-            slack = 0.04 * (highest - lowest)
-            if graph.channels != 1 and abs(low - lowest) < slack and abs(high - highest) < slack:
-                why = f"guess: {graph.text}, {covers}, which is the range of {preset!r}; {state_it}"
-                return {"preset": preset, "quantization": graph.quantization}, ("guess", why), True
-        for lowest, highest in ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0)):
-            slack = 0.02 * (highest - lowest)
-            if abs(low - lowest) < slack and abs(high - highest) < slack:
-                why = f"{graph.text}: {covers}, so the picture's bytes{shift} fit it one to one"
-                return {"preset": "raw"}, ("graph", why), False
-    if graph.dtype == "uint8":
-        return {"preset": "raw"}, ("graph", f"{graph.text}: it takes the picture's bytes as they are"), False
-    why = f"guess: {graph.text}, nothing in the file says how it was prepared; the picture's bytes{shift} are used; {state_it}"
-    return {"preset": "raw"}, ("guess", why), True
-
-
-def _complete(stated: dict[str, Any], graph: _Graph, *, source: str, why: str, guessed: bool) -> Preprocess:
+def _complete(stated: dict[str, Any], graph: GraphFacts, *, source: str, why: str, guessed: bool) -> Preprocess:
     """Fill what is not stated from the preset and the graph, refuse contradictions, and finish the explanation."""
     stated = dict(stated)
     preset_name = stated.pop("preset", None)
@@ -346,7 +276,7 @@ def _complete(stated: dict[str, Any], graph: _Graph, *, source: str, why: str, g
 def _is_small(sides: object) -> bool:
     # A thumbnail-sized input was trained on thumbnails as they are; cutting an eighth off each side would change them.
     return isinstance(sides, (tuple, list)) and all(
-        isinstance(side, (int, np.integer)) and side <= _SMALL_SIDE for side in sides
+        isinstance(side, (int, np.integer)) and side <= SMALL_SIDE for side in sides
     )
 
 
@@ -374,21 +304,21 @@ def _fit_channels(preset: dict[str, Any], wanted: str) -> None:
             preset[name] = numbers[::-1]
 
 
-def _open_size(graph: _Graph, preset_side: int | None) -> tuple[tuple[int, int], str]:
+def _open_size(graph: GraphFacts, preset_side: int | None) -> tuple[tuple[int, int], str]:
     height, width = graph.size
     if height is not None and width is not None:
         return (height, width), ""
-    side = height or width or preset_side or _DEFAULT_SIDE
+    side = height or width or preset_side or DEFAULT_SIDE
     chosen = (height or side, width or side)
     return chosen, f"the graph leaves the size open, {chosen[0]} × {chosen[1]} is used; state size=[height, width]"
 
 
-def _accept(contract: Preprocess, graph: _Graph) -> Preprocess:
+def _accept(contract: Preprocess, graph: GraphFacts) -> Preprocess:
     _check_against_graph(contract, graph)
     return contract if contract.why else replace(contract, why="stated by the caller", name=contract.name or "custom")
 
 
-def _check_against_graph(contract: Preprocess, graph: _Graph) -> None:
+def _check_against_graph(contract: Preprocess, graph: GraphFacts) -> None:
     count = 1 if contract.channels == "GRAY" else 3
     height, width = contract.size
     contradictions = (

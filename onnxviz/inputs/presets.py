@@ -80,7 +80,7 @@ _OTHER_NAMES = {"torch": "imagenet", "raw-uint8": "raw", "inception": "tf"}
 
 
 def find_preset(name: str) -> tuple[str, Preset]:
-    """The preset of that name, or of another name for it (``torch``, ``raw-uint8``, ``inception``).
+    """Look a preset up by its name, or of another name for it (``torch``, ``raw-uint8``, ``inception``).
 
     Raises
     ------

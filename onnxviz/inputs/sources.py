@@ -239,7 +239,7 @@ def walk_folder(root: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]
 
 
 def printable_name(name: str) -> str:
-    r"""A name as one printable line, from which the name can be told back.
+    r"""Write a name as one printable line, from which the name can be told back.
 
     Control characters, line breaks, characters that change the writing direction, and bytes that are not UTF-8 are
     written as Python escapes, and a backslash as two: different names stay different.
