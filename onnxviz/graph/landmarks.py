@@ -1,0 +1,257 @@
+"""A graph and one of its outputs come in; the value that holds the logits, and the one that holds the features, go out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxviz.graph.values import Value, list_values
+from onnxviz.graph.wiring import PASS_THROUGH, Wiring
+
+__all__ = ["Landmark", "find_feature_value", "find_logits_value"]
+
+_SQUASHING = {
+    "Softmax": "Softmax",
+    "QLinearSoftmax": "Softmax",
+    "LogSoftmax": "LogSoftmax",
+    "Hardmax": "Hardmax",
+    "Sigmoid": "Sigmoid",
+    "QLinearSigmoid": "Sigmoid",
+    "HardSigmoid": "HardSigmoid",
+}
+# What may stand between a classifier and its output without making it another classifier.
+_AFTER_CLASSIFIER = PASS_THROUGH | {
+    "Transpose", "Relu", "Clip", "LeakyRelu", "GlobalAveragePool", "AveragePool", "ReduceMean", "QLinearGlobalAveragePool",
+    "QLinearAveragePool", "BatchNormalization", "GlobalMaxPool", "Neg", "Tanh",
+}  # fmt: skip
+_WITH_CONSTANT = frozenset({"Add", "Sub", "Mul", "Div", "QLinearAdd", "QLinearMul"})
+_CLASSIFIERS = {
+    "Gemm": "fully connected layer", "QGemm": "fully connected layer", "MatMul": "fully connected layer",
+    "QLinearMatMul": "fully connected layer", "MatMulInteger": "fully connected layer", "FusedMatMul": "fully connected layer",
+    "MatMulNBits": "fully connected layer", "Conv": "convolution", "QLinearConv": "convolution",
+    "ConvInteger": "convolution", "FusedConv": "convolution", "Einsum": "fully connected layer",
+    "LinearClassifier": "linear classifier",
+}  # fmt: skip
+_FLOATS = ("float32", "float64", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A value that was found in the graph, and why it was chosen."""
+
+    value: str
+    why: str
+    """One sentence."""
+    guessed: bool
+    """True where the graph alone does not tell."""
+
+
+def find_logits_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
+    """Find the value before the Softmax (or LogSoftmax, Sigmoid) that an output ends in.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    output : str
+        Name of a graph output.
+
+    Returns
+    -------
+    Landmark or None
+        Followed back through reshaping, casting and quantisation; a Softmax written out as Exp, ReduceSum and Div counts.
+        Without any of them the output itself, or the real numbers that its final QuantizeLinear was made from. None
+        where no node makes the output.
+    """
+    wiring = Wiring(proto)
+    if output not in wiring.producer:
+        return None
+    name = output
+    before_quantization = ""
+    while (node := wiring.producer.get(name)) is not None:
+        squashed = _squashed(node, wiring)
+        if squashed is not None:
+            source, what = squashed
+            return Landmark(source, f"what the final {what} ({_called(node)}) is computed from", guessed=False)
+        if node.op_type not in PASS_THROUGH and node.op_type != "Transpose":
+            break
+        if node.op_type == "QuantizeLinear" and not before_quantization:
+            before_quantization = node.input[0]
+        name = wiring.data_input(node)
+    if before_quantization:
+        why = "the real numbers that the quantised output is made from; the graph has no Softmax"
+        return Landmark(before_quantization, why, guessed=False)
+    return Landmark(output, "the output itself: the graph has no Softmax or Sigmoid behind its last layer", guessed=False)
+
+
+def squashing_node(wiring: Wiring, output: str) -> str | None:
+    """``"Softmax"``, ``"Sigmoid"``, ... where the output ends in one, through reshaping and quantisation."""
+    name = output
+    while (node := wiring.producer.get(name)) is not None:
+        squashed = _squashed(node, wiring)
+        if squashed is not None:
+            return squashed[1]
+        if node.op_type not in PASS_THROUGH and node.op_type != "Transpose":
+            return None
+        name = wiring.data_input(node)
+    return None
+
+
+def _squashed(node: onnx.NodeProto, wiring: Wiring) -> tuple[str, str] | None:
+    """The value that a squashing node reads, and the squashing's name."""
+    if node.op_type in _SQUASHING:
+        return node.input[0], _SQUASHING[node.op_type]
+    if node.op_type != "Div":
+        return None
+    above, below = (wiring.producer.get(name) for name in node.input[:2])
+    if above is None or below is None or above.op_type != "Exp" or below.op_type != "ReduceSum":
+        return None
+    if below.input[0] != node.input[0]:
+        return None
+    shifted = wiring.producer.get(above.input[0])
+    if shifted is not None and shifted.op_type == "Sub":
+        largest = wiring.producer.get(shifted.input[1])
+        if largest is not None and largest.op_type == "ReduceMax" and largest.input[0] == shifted.input[0]:
+            return shifted.input[0], "Softmax"
+    return above.input[0], "Softmax"
+
+
+def find_feature_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
+    """Find the last value before the classifier: what the network knows about the image before it names a class.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    output : str
+        Name of the graph output that holds the class scores.
+
+    Returns
+    -------
+    Landmark or None
+        The input of the last layer with weights on the way to the output, before Dropout; pooled or flattened where the
+        network does that. Where the output is no classifier's, the coarsest map on the way to it, called a guess; None
+        where there is none.
+    """
+    wiring = Wiring(proto)
+    if output not in wiring.producer:
+        return None
+    values = {value.name: value for value in list_values(proto)}
+    if is_normalized_embedding(output, wiring):
+        return Landmark(output, "the output itself: a feature vector scaled to length 1", guessed=False)
+    classifier = _classifier(output, wiring)
+    if classifier is None:
+        return _coarsest_map(output, wiring, values)
+    read = wiring.data_input(classifier)
+    name = _before_dropout(read, wiring, values)
+    if not name or name in wiring.inputs:
+        return None
+    what = _CLASSIFIERS[classifier.op_type]
+    value = values.get(name)
+    sides = value.shape if value is not None else None
+    why = f"what the last {what} ({_called(classifier)}) reads"
+    if sides is not None and len(sides) == 4 and not set(sides[2:]) <= {1}:
+        # Squeeze-and-classify networks pool class maps instead of features.
+        why += ": the network pools only after naming classes, so these are maps, to be averaged over positions"
+    elif sides is not None and isinstance(width := _width(sides), int):
+        why += f": {width} numbers per image"
+    return Landmark(name, why, guessed=False)
+
+
+def _classifier(output: str, wiring: Wiring) -> onnx.NodeProto | None:
+    """The last layer with weights, if nothing but reshaping, pooling and biases stands behind it."""
+    name = output
+    squashed = False
+    while (node := wiring.producer.get(name)) is not None:
+        constants = [entry for entry in node.input if entry in wiring.constant_names]
+        if node.op_type in _CLASSIFIERS:
+            if constants or node.op_type == "LinearClassifier":
+                return node
+            return None
+        source = _squashed(node, wiring)
+        if source is not None and not squashed:
+            squashed = True
+            name = source[0]
+            continue
+        single = node.op_type in _WITH_CONSTANT and len(constants) == len(node.input) - 1
+        if node.op_type == "Split" or (node.op_type not in _AFTER_CLASSIFIER and not single and not _is_l2_scaled(node)):
+            return None
+        name = wiring.data_input(node)
+    return None
+
+
+def _is_l2_scaled(node: onnx.NodeProto) -> bool:
+    return node.op_type == "LpNormalization"
+
+
+def is_normalized_embedding(output: str, wiring: Wiring) -> bool:
+    """Whether the output is a vector divided by its own length, as networks for retrieval give."""
+    node = wiring.producer.get(output)
+    while node is not None and node.op_type in PASS_THROUGH:
+        node = wiring.producer.get(wiring.data_input(node))
+    if node is None:
+        return False
+    if node.op_type == "LpNormalization":
+        return True
+    if node.op_type != "Div":
+        return False
+    below = wiring.producer.get(node.input[1])
+    while below is not None and below.op_type in ("Clip", "Expand", "Max", "Add", "Shape", "Sqrt", "Identity"):
+        below = wiring.producer.get(wiring.data_input(below))
+    return below is not None and below.op_type in ("ReduceL2", "ReduceSumSquare") and below.input[0] == node.input[0]
+
+
+def _before_dropout(name: str, wiring: Wiring, values: dict[str, Value]) -> str:
+    """Step back over operators that do nothing at inference, and from integers to the real numbers behind them."""
+    while (node := wiring.producer.get(name)) is not None:
+        nothing = node.op_type in ("Dropout", "Identity")
+        value = values.get(name)
+        integer = value is not None and value.dtype is not None and value.dtype not in _FLOATS
+        rounded = node.op_type in ("QuantizeLinear", "Cast") and integer
+        if not nothing and not rounded:
+            break
+        name = node.input[0]
+    return name
+
+
+def _coarsest_map(output: str, wiring: Wiring, values: dict[str, Value]) -> Landmark | None:
+    """The value with the fewest positions on the way from the inputs to the output, the last of them."""
+    needed = {output}
+    for node in reversed(wiring.graph.node):
+        if not needed.isdisjoint(node.output):
+            needed.update(filter(None, node.input))
+    best: tuple[int, str] | None = None
+    for value in values.values():
+        if value.name not in needed or value.kind not in ("conv", "relu", "activation", "add", "concat", "normalization"):
+            continue
+        if value.dtype not in _FLOATS or value.shape is None or len(value.shape) != 4:
+            continue
+        sides = [side for side in value.shape[1:] if isinstance(side, int)]
+        if len(sides) < 3 or min(sides) < 1:
+            continue
+        # Channels are many and positions few at the bottom of a network, in either layout.
+        positions = int(np.prod(sides)) // max(sides[0], sides[-1])
+        if positions > 1 and (best is None or positions <= best[0]):
+            best = positions, value.name
+    if best is None:
+        return None
+    why = "no classifier was found, so this is the last of the coarsest maps on the way to the output"
+    return Landmark(best[1], why, guessed=True)
+
+
+def _width(sides: Sequence[int | str | None]) -> int | None:
+    product = 1
+    for side in sides[1:]:
+        if not isinstance(side, int):
+            return None
+        product *= side
+    return product
+
+
+def _called(node: onnx.NodeProto) -> str:
+    name = node.name or node.output[0]
+    # TensorFlow Lite converters join the names of all fused layers into one.
+    return repr(name if len(name) <= 60 else f"{name[:57]}...")
