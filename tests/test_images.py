@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 import threading
 import time
 import zlib
@@ -297,14 +298,26 @@ def test_troubles_are_listed_with_their_reason(tmp_path: Path) -> None:
     assert images.folder_classes is None
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads every file")
-def test_unreadable_files_are_listed(tmp_path: Path) -> None:
-    Image.fromarray(RAMP).save(tmp_path / "a.png")
-    Image.fromarray(RAMP).save(tmp_path / "b.png")
-    (tmp_path / "b.png").chmod(0)
-    (tmp_path / "closed").mkdir(mode=0)
-    images = load_images(tmp_path, WHOLE)
-    assert [(s.name, "ermission" in s.reason) for s in images.skipped] == [("b.png", True), ("closed", True)]
+def test_unreadable_files_are_listed() -> None:
+    # Not below tmp_path: root, who reads every file, becomes an ordinary user here, to whom that folder is closed.
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        Image.fromarray(RAMP).save(root / "a.png")
+        Image.fromarray(RAMP).save(root / "b.png")
+        (root / "b.png").chmod(0)
+        (root / "closed").mkdir(mode=0)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(65534)
+        try:
+            images = load_images(root, WHOLE)
+            views = images.views([0])
+        finally:
+            if was_root:
+                os.seteuid(0)
+        assert (images.names, views.shape) == (("a.png",), (1, 8, 6, 3))
+        assert [(s.name, "ermission" in s.reason) for s in images.skipped] == [("b.png", True), ("closed", True)]
 
 
 def test_damage_is_found_while_reading_and_listed_once(tmp_path: Path) -> None:
