@@ -13,13 +13,27 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NOWHERE", "AxisMap", "Nominal", "Same", "Taps", "Whole", "shift", "transposed_window", "window"]
+__all__ = [
+    "EVERYWHERE",
+    "NOWHERE",
+    "AxisMap",
+    "Nominal",
+    "Same",
+    "Taps",
+    "Whole",
+    "shift",
+    "transposed_window",
+    "window",
+]
 
 Indices = NDArray[np.int64]
 Interval = tuple[Indices, Indices]
 
 NOWHERE = np.int64(1) << 40
 """Start of an empty interval, its negative the end: the union with any other interval is that other interval."""
+
+EVERYWHERE = np.int64(1) << 36
+"""End of a nominal interval that has no place of its own, its negative the start: it means the axis as it is."""
 
 
 class AxisMap(ABC):
@@ -65,7 +79,9 @@ class Whole(AxisMap):
         """Give all outputs."""
         return np.zeros_like(first), np.full_like(end, self.outputs)
 
-    nominal = backward
+    def nominal(self, first: Indices, end: Indices) -> Interval:
+        """Give an interval without a place: whoever reads everything has no neighbours to keep a distance from."""
+        return np.full_like(first, -EVERYWHERE), np.full_like(end, EVERYWHERE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,7 @@ class Nominal:
         ends = self.step * np.stack([first, end - 1])
         start = np.floor_divide(ends.min(axis=0) + self.first, self.divisor)
         stop = np.floor_divide(ends.max(axis=0) + self.last, self.divisor) + 1
-        return start, np.maximum(stop, start + 1)
+        return np.clip(start, -EVERYWHERE, EVERYWHERE - 1), np.clip(np.maximum(stop, start + 1), None, EVERYWHERE)
 
 
 class Taps(AxisMap):

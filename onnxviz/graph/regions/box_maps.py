@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from onnxviz.graph.regions.axis_maps import NOWHERE, AxisMap, Indices
+from onnxviz.graph.regions.axis_maps import EVERYWHERE, NOWHERE, AxisMap, Indices
 
 __all__ = ["BoxMap", "Boxes", "Chain", "Everything", "PerAxis", "Regroup", "full_boxes"]
 
@@ -90,6 +90,8 @@ class Everything(BoxMap):
 
     def _map(self, first: Indices, end: Indices, direction: str) -> tuple[Indices, Indices]:  # noqa: ARG002
         whole = full_boxes(len(first), self.output_shape if direction == "forward" else self.input_shape)
+        if direction == "nominal":
+            return np.full_like(whole.first, -EVERYWHERE), np.full_like(whole.end, EVERYWHERE)
         return whole.first, whole.end
 
 

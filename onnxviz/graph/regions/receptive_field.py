@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError, near_misses
+from onnxviz.graph.regions.axis_maps import EVERYWHERE
 from onnxviz.graph.regions.box_maps import Boxes
 from onnxviz.graph.regions.propagation import Propagation
 
@@ -58,10 +59,10 @@ class ReceptiveField:
             float(ends[1, 1] - ends[0, 1]) / max(columns - 1, 1),
         )
         """Mean distance between the fields of neighbouring units, (down, across), in pixels; 0 for a single unit."""
-        tight, seen = self._ask(np.array([rows // 2]), np.array([columns // 2]), None, nominal=False)
+        _, seen = self._ask(np.array([rows // 2]), np.array([columns // 2]), None, nominal=False)
         self.exact = not seen[0] and not seen[1]
         """Whether every operator on the way has a rule, so that the field is no larger than need be."""
-        self.why = self._explained(seen, tight)
+        self.why = self._explained(seen)
         """One sentence on what the field is and what made it so."""
 
     def box(self, row: int, column: int, channel: int | None = None) -> tuple[int, int, int, int]:
@@ -149,9 +150,12 @@ class ReceptiveField:
             [seen.boxes.first[:, row], seen.boxes.first[:, column], seen.boxes.end[:, row], seen.boxes.end[:, column]],
             axis=1,
         )
+        # Halved by every upsampling on the way, an interval without a place is still larger than any image.
+        placeless = np.abs(boxes) > EVERYWHERE >> 12
+        boxes = np.where(placeless, [0, 0, *self.image_size], boxes)
         return np.where(seen.boxes.empty[:, None], 0, boxes), (seen.unknown, seen.merged)
 
-    def _explained(self, seen: tuple[dict[str, str], bool], middle: NDArray[np.int64]) -> str:
+    def _explained(self, seen: tuple[dict[str, str], bool]) -> str:
         unknown, merged = seen
         if unknown:
             node, operator = next(iter(unknown.items()))
@@ -160,8 +164,8 @@ class ReceptiveField:
         if merged:
             return "more branches meet than are kept apart, so the field is their common hull"
         height, width = self.size
-        if tuple(middle[0]) == (0, 0, *self.image_size):
-            return "the unit in the middle depends on the whole image"
+        if height >= self.image_size[0] and width >= self.image_size[1]:
+            return f"the unit in the middle looks at the whole image ({height} × {width} pixels with what lies past it)"
         return f"followed through the graph: {height} × {width} pixels, {self.stride[0]:g} × {self.stride[1]:g} apart"
 
 
