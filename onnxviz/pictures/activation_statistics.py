@@ -1,4 +1,4 @@
-"""Statistics of one value in, a chart of its channels out: range and mean of each, the dead and the saturated marked."""
+"""Statistics of one value in, a chart of its channels out: range and mean of each, dead and saturated ones marked."""
 
 from __future__ import annotations
 
@@ -57,17 +57,23 @@ def _plot_statistics(
         provenance=result.provenance,
         value=result.value,
         notes=[
-            "Dead: the same number for every unit of every image. Saturated: at its own maximum in more than half of its "
-            "units.",
+            "Dead: the same number for every unit of every image. Saturated: at its own maximum in more than half of "
+            "its units.",
             f"{plural(bad, 'activation')} of {seen * len(result.maximum):,} not finite, left out." if bad else "",
         ],
     )
     chart = sheet.axes(54, 4, 946, 318)
     _draw(chart, result, sort)
-    entries = [(colors.BAND, "s", "smallest to largest activation"), (colors.BAR, "s", "mean"),
-               (colors.WRONG, "X", f"dead ({dead:,})"), ("#e69f00", "^", f"saturated ({saturated:,})")]
+    entries = [
+        (colors.BAND, "s", "smallest to largest activation"),
+        (colors.BAR, "s", "mean"),
+        (colors.WRONG, "X", f"dead ({dead:,})"),
+        ("#e69f00", "^", f"saturated ({saturated:,})"),
+    ]
     if bad:
-        entries.append((colors.NOT_FINITE, "D", f"holds numbers that are not finite ({int((result.non_finite > 0).sum()):,})"))
+        entries.append(
+            (colors.NOT_FINITE, "D", f"holds numbers that are not finite ({int((result.non_finite > 0).sum()):,})")
+        )
     legend(sheet, 54, 368, 946, entries, columns=len(entries))
     return sheet.figure
 
@@ -101,7 +107,7 @@ def _draw(ax: Axes, result: ActivationStatistics, sort: str) -> None:
     edges = np.arange(channels + 1)
     _steps(ax, edges, lowest[order], highest[order], colors.BAND)
     _steps(ax, edges, np.zeros(channels), mean[order], colors.BAR)
-    ax.axhline(0, color=colors.NEUTRAL, linewidth=0.6, linestyle="-")
+    ax.axhline(0, color=colors.NEUTRAL, linewidth=0.6, linestyle="-", marker="None")
     marks = (
         (result.dead, "X", colors.WRONG, 0.5),
         (result.saturated, "^", "#e69f00", 0.5),

@@ -12,7 +12,7 @@ from onnxviz.pictures import colors
 from onnxviz.pictures.dispatch import plot
 from onnxviz.pictures.sheet import CAPTION, FINE, Sheet, nice_ticks, refuse_ax, style_chart, write
 from onnxviz.pictures.text import numeral, plural
-from onnxviz.pictures.tiles import Pixels, columns_for, enlarge, fit, grid, resize
+from onnxviz.pictures.tiles import Pixels, columns_for, fit, grid, resize
 from onnxviz.results import Activations
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PHOTO = 210
-MOST_BARS = 700
+MOST_BARS = 1024
+MOST_HIGH = 240
 
 
 @plot.register(Activations)
@@ -40,8 +41,8 @@ def _plot_activations(
 
     ``sort="peak"`` orders the channels of every image by their largest magnitude; ``signed`` draws a diverging map
     centred on 0 (None: where a value is negative), otherwise ``color`` ("viridis" or "grey") from 0; ``scale="each"``
-    stretches every tile to its own extreme. ``clip`` is the share of an image's activations that may lie past the end of
-    the common colour scale, so that one spike does not leave everything else dark; its end is then marked with ≥.
+    stretches every tile to its own extreme. ``clip`` is the share of an image's activations that may lie past the end
+    of the common colour scale, so that one spike does not leave everything else dark; that end is marked with ≥.
     """
     refuse_ax(ax, "activations")
     for name, got, allowed in (
@@ -74,7 +75,9 @@ def _plot_activations(
     notes = [f"{plural(bad, 'activation')} of {maps.size:,} not finite, drawn in magenta."] if bad else []
     if maps.ndim == 2:
         return _plot_strips(result, maps, shown, sort == "peak", signed, notes)
-    return _plot_maps(result, maps, shown, sort == "peak", signed, None if scale == "each" else clip, max_channels, color, notes)
+    return _plot_maps(
+        result, maps, shown, sort == "peak", signed, None if scale == "each" else clip, max_channels, color, notes
+    )
 
 
 def _images_text(shown: int, total: int) -> str:
@@ -100,11 +103,13 @@ def _plot_maps(
 ) -> Figure:
     channels, height, width = maps.shape[1:]
     drawn = min(channels, max_channels)
-    columns = _columns(drawn, width, height)
+    columns = columns_for(drawn, width, height, aspect=2.2)
     area = (1040 - PHOTO - 30) * FINE
     gap = 3 if drawn <= 128 else 2
     tile = max(1, min((area - gap * (columns + 1)) // columns, 110 * FINE))
     tile_height = max(1, round(tile * height / max(width, 1))) if width else 1
+    if tile_height > MOST_HIGH * FINE:
+        tile_height, tile = MOST_HIGH * FINE, max(2, round(MOST_HIGH * FINE * width / max(height, 1)))
     rows = -(-drawn // columns)
     grid_height = (rows * (tile_height + gap) + gap) / FINE
     row_height = max(grid_height, float(PHOTO) + 20) + (0 if clip is None else 52)
@@ -151,15 +156,6 @@ def _plot_maps(
     return sheet.figure
 
 
-def _columns(drawn: int, width: int, height: int) -> int:
-    """Columns of a grid half as wide again as it is tall, with as few empty cells in its last row as can be had."""
-    if not drawn:
-        return 1
-    wished = min(drawn, max(8, columns_for(drawn, width, height) * 3 // 2))
-    choices = range(max(1, round(wished * 0.8)), min(drawn, round(wished * 1.15)) + 1)
-    return min(choices, key=lambda columns: (-drawn % columns, abs(columns - wished)))
-
-
 def _common_ends(values: NDArray[np.float64], signed: bool, clip: float) -> tuple[float, float, bool]:
     """The common range of an image's maps, and whether some activations lie beyond it."""
     low, high = _ends(values, signed)
@@ -184,11 +180,11 @@ def _ends(values: NDArray[np.float64], signed: bool) -> tuple[float, float]:
 
 def _map_tile(channel: NDArray[np.float64], name: str, low: float, high: float, height: int, width: int) -> Pixels:
     painted = colors.colorize(channel, name, low, high)
-    if painted.shape[0] <= height and painted.shape[1] <= width:
+    if 0 < painted.shape[0] <= height and 0 < painted.shape[1] <= width:
         # Nearest neighbour: a map's pixel is one unit, and blurring would invent units.
         rows = np.arange(height) * painted.shape[0] // height
         columns = np.arange(width) * painted.shape[1] // width
-        return painted[rows][:, columns]
+        return np.asarray(painted[np.ix_(rows, columns)])
     return resize(painted, height, width)
 
 
@@ -211,7 +207,7 @@ def _plot_strips(
     pitch = strip + 56
     sheet = Sheet(
         width,
-        shown * pitch if shown else 20,
+        shown * pitch - 24 if shown else 20,
         title=f"Activations of {result.value}",
         subtitle=[plural(features, "feature"), order_text, _images_text(shown, len(values))],
         provenance=result.provenance,
@@ -230,7 +226,9 @@ def _plot_strips(
             sheet.picture(fit(result.images[index], int(strip) * FINE, int(strip) * FINE), 0, top, strip, strip)
         name = result.names[index] if index < len(result.names) else ""
         sheet.text(0, top + strip + 5, name, size=CAPTION, width=strip)
-        _strip(sheet, values[index], (strip + 66, top + 6, width - strip - 66, strip - 12), (low, high), by_peak, per_bar)
+        _strip(
+            sheet, values[index], (strip + 66, top + 6, width - strip - 66, strip - 12), (low, high), by_peak, per_bar
+        )
     return sheet.figure
 
 
@@ -258,15 +256,21 @@ def _strip(
     room = (high - low) * 0.14
     ax.set_xlim(0, max(bars, 1))
     ax.set_ylim(low - (room if low < 0 else 0), high + room)
-    places = {} if by_peak else {
-        (tick // per_bar) + 0.5: f"{tick:,.0f}" for tick in nice_ticks(0, max(len(features) - 1, 0), 8) if tick == int(tick)
-    }
+    places = (
+        {}
+        if by_peak
+        else {
+            (tick // per_bar) + 0.5: f"{tick:,.0f}"
+            for tick in nice_ticks(0, max(len(features) - 1, 0), 8)
+            if tick == int(tick)
+        }
+    )
     style_chart(ax, x_ticks=places, y_ticks=nice_ticks(low, high, 4), grid="y")
     width = 0.8 if bars <= 200 else 1.0
     for sign, paint in ((heights >= 0, colors.BAR), (heights < 0, colors.WRONG)):
         _bars(ax, np.flatnonzero(sign), heights[sign], width, paint)
     _bars(ax, np.flatnonzero(bad), np.full(int(bad.sum()), high + room), width, colors.NOT_FINITE)
-    ax.axhline(0, color=colors.NEUTRAL, linewidth=0.6, linestyle="-")
+    ax.axhline(0, color=colors.NEUTRAL, linewidth=0.6, linestyle="-", marker="None")
     position = np.empty(len(features), dtype=np.intp)
     position[arranged] = np.arange(len(features)) // per_bar
     taken: list[float] = []
@@ -297,10 +301,15 @@ def _bars(ax: Axes, at: NDArray[np.intp], heights: NDArray[np.float64], width: f
 
     left, right = at + 0.5 - width / 2, at + 0.5 + width / 2
     zero = np.zeros(len(at))
-    corners = np.stack([
-        np.stack([left, zero], axis=1),
-        np.stack([left, heights], axis=1),
-        np.stack([right, heights], axis=1),
-        np.stack([right, zero], axis=1),
-    ], axis=1)
-    ax.add_collection(PolyCollection(list(corners), facecolors=paint, edgecolors="none", antialiased=True), autolim=False)
+    corners = np.stack(
+        [
+            np.stack([left, zero], axis=1),
+            np.stack([left, heights], axis=1),
+            np.stack([right, heights], axis=1),
+            np.stack([right, zero], axis=1),
+        ],
+        axis=1,
+    )
+    ax.add_collection(
+        PolyCollection(list(corners), facecolors=paint, edgecolors="none", antialiased=True), autolim=False
+    )

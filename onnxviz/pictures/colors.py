@@ -52,18 +52,18 @@ RIGHT = "#009e73"
 WRONG = "#d55e00"
 WARNING = "#b34700"
 
-# Petroff (2021, arXiv:2107.02270): ten colours in an order optimised for colour-vision deficiency and for beauty.
+# Tol's "muted" scheme (2021, technical note SRON/EPS/TN/09-002), told apart by every kind of colour vision, and orange.
 CATEGORIES = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#717581",
-    "#92dadd",
+    "#332288",
+    "#44aa99",
+    "#ddcc77",
+    "#cc6677",
+    "#88ccee",
+    "#117733",
+    "#aa4499",
+    "#999933",
+    "#882255",
+    "#ee7733",
 )
 
 _FIRE = ("#000000", "#3b0008", "#8c0a0a", "#d42a08", "#f9780a", "#fdc02c", "#fff08a", "#ffffff")
@@ -74,10 +74,10 @@ _BALANCE = ("#06356b", "#2a78b5", "#86b9dc", "#f5f5f5", "#f0a685", "#cc4b37", "#
 def color_map(name: str) -> Colormap:
     """A colour map by role: ``"fire"``, ``"balance"`` (diverging), ``"grey"``, ``"viridis"``.
 
-    ``fire`` (black, red, yellow, white) and ``balance`` (blue, near-white, red) are re-spaced so that lightness (CIE L*)
-    changes by equal steps.
+    ``fire`` (black, red, yellow, white) and ``balance`` (blue, near-white, red) are re-spaced so that lightness
+    (CIE L*) changes by equal steps.
     """
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib.colors import LinearSegmentedColormap
 
     if name == "fire":
@@ -86,7 +86,7 @@ def color_map(name: str) -> Colormap:
         cold, warm = _even(name, _BALANCE[:4], 128), _even(name, _BALANCE[3:], 128)
         steps = np.linspace(0, 1, 128)
         return LinearSegmentedColormap.from_list(name, np.concatenate([cold(steps), warm(steps)])[:, :3], N=256)
-    return matplotlib.colormaps["gray" if name == "grey" else name]
+    return mpl.colormaps["gray" if name == "grey" else name]
 
 
 def _even(name: str, anchors: tuple[str, ...], entries: int = 256) -> Colormap:

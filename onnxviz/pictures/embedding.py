@@ -41,19 +41,26 @@ def _plot_embedding(
         )
     if point_size is not None and not 0 < point_size <= 100:
         raise InputError(
-            "no such point size", where="point_size", got=str(point_size), allowed="0 to 100 points",
+            "no such point size",
+            where="point_size",
+            got=str(point_size),
+            allowed="above 0, up to 100 points",
             next_step="Pass a diameter in that range",
-        )  # fmt: skip
+        )
     groups = _groups(result, len(coordinates))
     if ax is not None:
         _draw(ax, result, coordinates, groups, point_size)
         _inset_legend(ax, groups)
         return figure_of(ax, result.provenance, "")
     named = len(groups) > 1 or (bool(groups) and groups[0][2] != "")
+    pca = result.method == "pca"
+    half = _extent(coordinates)[1]
+    wide = 690.0 if pca else 720.0
+    tall = float(np.clip(round(wide * half[1] / half[0]), 420, 860))
     lost = int(len(coordinates) - np.isfinite(coordinates).all(axis=1).sum())
     sheet = Sheet(
         720 + (200 if named else 0),
-        720 if result.method != "pca" else 750,
+        tall + (30 if pca else 0),
         title="PCA of the features" if result.method == "pca" else "t-SNE of the features",
         subtitle=[plural(len(coordinates), "image"), _quality(result)],
         provenance=result.provenance,
@@ -65,11 +72,11 @@ def _plot_embedding(
             f"{plural(lost, 'point')} without finite coordinates, not drawn." if lost else "",
         ],
     )
-    chart = sheet.axes(30 if result.method == "pca" else 0, 0, 690 if result.method == "pca" else 720, 720)
-    _draw(chart, result, coordinates, groups, point_size)
+    chart = sheet.axes(720 - wide, 0, wide, tall)
+    _draw(chart, result, coordinates, groups, point_size, shape=(wide, tall))
     if named and len(groups) <= MOST_NAMED + 1:
-        legend(sheet, 742, 4, 178, [(paint, marker, f"{name}  ({len(rows):,})") for paint, marker, name, rows in groups],
-               size=8)  # fmt: skip
+        entries = [(paint, marker, f"{name}  ({len(rows):,})") for paint, marker, name, rows in groups]
+        legend(sheet, 742, 4, 178, entries, size=8)
     elif named:
         ramp = colors.colorize(np.linspace(0, 1, 256)[None, :], "viridis", 0, 1)
         highest = float(np.max(result.classes)) if result.classes is not None else 0.0
@@ -105,43 +112,66 @@ def _groups(result: Embedding, images: int) -> list[Group]:
 def _quality(result: Embedding) -> str:
     if result.method == "pca" and result.explained_variance_ratio is not None:
         both = float(np.sum(result.explained_variance_ratio))
-        return f"two components hold {100 * both:.1f} % of the variance, trustworthiness {numeral(result.trustworthiness)}"
+        return (
+            f"two components hold {100 * both:.1f} % of the variance, trustworthiness {numeral(result.trustworthiness)}"
+        )
     return f"trustworthiness {numeral(result.trustworthiness)} (0.5 chance, 1 every neighbourhood real)"
 
 
+def _extent(coordinates: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Middle and half-width (2,) of the points with a margin; a sane box where they all coincide."""
+    kept = coordinates[np.isfinite(coordinates).all(axis=1)]
+    if not len(kept):
+        return np.zeros(2), np.ones(2)
+    low, high = kept.min(axis=0), kept.max(axis=0)
+    half = (high / 2 - low / 2) * 1.06
+    # An axis without spread gets that of the other, and points that all coincide a box around them.
+    half = np.where(half > half.max() * 1e-6, half, half.max())
+    least = np.maximum(np.abs(low / 2 + high / 2) * 1e-6, 1e-30)
+    return low / 2 + high / 2, np.where(half > least, half, np.maximum(least * 1e3, 1e-3))
+
+
 def _draw(
-    ax: Axes, result: Embedding, coordinates: NDArray[np.float64], groups: list[Group], point_size: float | None
+    ax: Axes,
+    result: Embedding,
+    coordinates: NDArray[np.float64],
+    groups: list[Group],
+    point_size: float | None,
+    *,
+    shape: tuple[float, float] | None = None,
 ) -> None:
-    finite = np.isfinite(coordinates).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(coordinates).all(axis=1))
     ratio = result.explained_variance_ratio
-    shares = [f"principal component {1 + axis}" + (f"  ({100 * ratio[axis]:.1f} % of the variance)" if ratio is not None else "")
-              for axis in range(2)]
+    shares = [
+        f"principal component {1 + axis}"
+        + (f"  ({100 * ratio[axis]:.1f} % of the variance)" if ratio is not None else "")
+        for axis in range(2)
+    ]
     pca = result.method == "pca"
     style_chart(ax, x_label=shares[0] if pca else "", y_label=shares[1] if pca else "")
     for spine in ax.spines.values():
         spine.set_visible(True)
         spine.set_color(colors.RULE)
-    kept = coordinates[finite]
-    if not len(kept):
+    if not finite.any():
         write(ax, 0.5, 0.5, "no points", color=colors.QUIET, align="center", inside=False)
         return
-    low, high = kept.min(axis=0), kept.max(axis=0)
-    reach = float((high / 2 - low / 2).max()) * 1.06
-    reach = reach if reach > 0 and np.isfinite(reach) else 1.0
-    middle = low / 2 + high / 2
-    ax.set_xlim(middle[0] - reach, middle[0] + reach)
-    ax.set_ylim(middle[1] - reach, middle[1] + reach)
+    middle, half = _extent(coordinates)
+    if shape is not None:
+        half = np.maximum(half, half[::-1] * np.array([shape[0] / shape[1], shape[1] / shape[0]]))
+    ax.set_xlim(middle[0] - half[0], middle[0] + half[0])
+    ax.set_ylim(middle[1] - half[1], middle[1] + half[1])
     ax.set_aspect("equal", adjustable="box")
-    diameter = point_size or float(np.clip(160 / np.sqrt(len(kept)), 1.6, 8))
-    # One drawing in image order, so that no class hides another because of its number.
-    order = np.concatenate([rows for *_, rows in groups]) if groups else np.zeros(0, dtype=np.intp)
+    diameter = point_size or float(np.clip(160 / np.sqrt(finite.sum()), 1.6, 8))
+    # Drawn in a shuffled order, fixed by its seed: folders come class by class, and the last must not hide the others.
+    order = np.random.default_rng(0).permutation(len(coordinates))
     paint = np.empty(len(coordinates), dtype=object)
     for color, _, _, rows in groups:
         paint[rows] = color
     for marker in MARKERS:
-        members = [rows for _, shape, _, rows in groups if shape == marker]
-        rows = np.sort(np.concatenate(members)) if members else order[:0]
-        rows = rows[finite[rows]]
+        shaped = np.zeros(len(coordinates), dtype=bool)
+        for _, own, _, members in groups:
+            shaped[members] |= own == marker
+        rows = order[(shaped & finite)[order]]
         ax.scatter(
             coordinates[rows, 0],
             coordinates[rows, 1],

@@ -106,7 +106,8 @@ def _tile_grid(weights: Weights, scale: Scale, side: int) -> Pixels:
     height, width = weights.shape[2:]
     columns = columns_for(len(weights), width, height)
     gap = max(2, round(side / columns * 0.045))
-    factor = max(1, (side - gap * (columns + 1)) // (columns * width))
+    rows = -(-len(weights) // columns)
+    factor = max(1, min((side - gap * (columns + 1)) // (columns * width), 3 * side // (2 * rows * height)))
     low, high = colors.finite_range(weights)
     tiles = []
     for filter_weights in weights:
@@ -130,7 +131,9 @@ def _plot_tiles(result: Filters, weights: Weights, ax: Axes | None, scale: Scale
     widths = [picture.shape[1] / FINE for picture in pictures]
     heights = [picture.shape[0] / FINE for picture in pictures]
     total = sum(widths) + 40 * (len(panels) - 1)
-    channels = {"RGB": "colours", "BGR": "colours (the network reads BGR; shown as RGB)"}.get(result.channel_order, "grey")
+    channels = {"RGB": "colours", "BGR": "colours (the network reads BGR; shown as RGB)"}.get(
+        result.channel_order, "grey"
+    )
     sheet = Sheet(
         total,
         max(heights) + 24,
@@ -157,7 +160,7 @@ def _draw_tiles(ax: Axes, result: Filters, shown: Weights, scale: Scale, caption
 
     picture = _tile_grid(shown, scale, 1000)
     ax.set_axis_off()
-    ax.imshow(picture, interpolation="nearest", aspect="equal")
+    ax.imshow(picture, interpolation="nearest", origin="upper", aspect="equal")
     note = _unfinite_note(shown)
     drawn = _drawn_text(len(shown), len(result.weights))
     write(ax, 0, -0.02, "  ·  ".join(filter(None, [drawn, caption, note])), size=6.5, vertical="top", inside=False)
@@ -172,7 +175,8 @@ def _plot_groups(result: Filters, weights: Weights, scale: Scale, filter_limit: 
     # Tiles of about 23 units, in whole pixels per weight; the groups then fill the page in as many columns as fit.
     factor = max(1, round(23 * FINE / max(height, width)))
     tile_width, tile_height = width * factor, height * factor
-    strip_columns = min(channels, 16)
+    # Wide kernels go on several lines of their group, so that the page keeps its width.
+    strip_columns = min(channels, 16, max(1, 900 * FINE // (tile_width + gap)))
     strip_rows = -(-channels // strip_columns) if strip_columns else 1
     strip_width = (strip_columns * (tile_width + gap) + gap) / FINE
     strip_height = (strip_rows * (tile_height + gap) + gap) / FINE
@@ -191,7 +195,7 @@ def _plot_groups(result: Filters, weights: Weights, scale: Scale, filter_limit: 
     low, high = colors.finite_range(shown)
     low_sum, high_sum = colors.finite_range(sums)
     explained = (
-        "Each group of tiles, and each sum, on its own scale: its smallest weight is black (0), its largest white (255)."
+        "Each group and each sum on its own scale: its smallest weight is black (0), its largest white (255)."
         if scale == "each"
         else f"One scale for all tiles, {numeral(low)} black (0) to {numeral(high)} white (255); "
         f"one for all sums, {numeral(low_sum)} to {numeral(high_sum)}."
@@ -208,9 +212,17 @@ def _plot_groups(result: Filters, weights: Weights, scale: Scale, filter_limit: 
     for column in range(columns if filters else 0):
         left = column * (group_width + 30)
         sheet.text(left, 0, "filter", size=6.5, color=colors.QUIET)
-        sheet.text(left + label + bracket, 0, f"input channels 0–{channels - 1}" if channels > 1 else "input channel 0",
-                   size=6.5, color=colors.QUIET, width=strip_width)
-        sheet.text(left + group_width - (tile_width / 2 + gap) / FINE, 0, "Σ", size=6.5, color=colors.QUIET, align="center")
+        sheet.text(
+            left + label + bracket,
+            0,
+            f"input channels 0–{channels - 1}" if channels > 1 else "input channel 0",
+            size=6.5,
+            color=colors.QUIET,
+            width=strip_width,
+        )
+        sheet.text(
+            left + group_width - (tile_width / 2 + gap) / FINE, 0, "Σ", size=6.5, color=colors.QUIET, align="center"
+        )
     for index in range(filters):
         left = index // rows * (group_width + 30)
         top = head + index % rows * pitch
@@ -267,14 +279,18 @@ def _plot_matrix(result: Filters, weights: Weights, filter_limit: int, channel_l
         subtitle=[_shape_text(result), _drawn_text(rows, len(weights)), counted],
         provenance=result.provenance,
         value=result.value,
-        notes=["A 1×1 kernel has no shape to look at: each row is one filter, each column one input channel.",
-               _unfinite_note(shown)],
+        notes=[
+            "A 1×1 kernel has no shape to look at: each row is one filter, each column one input channel.",
+            _unfinite_note(shown),
+        ],
     )
     sheet.picture(picture, 44, 16, width, height)
     sheet.text(44, 0, f"input channel 0 … {max(columns - 1, 0)}", size=7.2, color=colors.QUIET)
     step = height / max(rows, 1)
     for row in sorted({0, rows - 1}) if rows else []:
-        sheet.text(38, 16 + (row + 0.5) * step, str(row), size=7.2, color=colors.QUIET, align="right", vertical="center")
+        sheet.text(
+            38, 16 + (row + 0.5) * step, str(row), size=7.2, color=colors.QUIET, align="right", vertical="center"
+        )
     if height > 60:
         sheet.text(0, 16 + height / 2, "filter", size=7.2, color=colors.QUIET, vertical="center")
     bar = min(300.0, max(width, 160.0))

@@ -122,7 +122,12 @@ def _plot_image_grid(result: ImageGrid, ax: Axes | None = None, *, seams: bool =
     longest = max(rows, columns, 1)
     if ax is not None:
         ax.set_axis_off()
-        ax.imshow(grid_image(result, max(1200, longest), seams=seams), interpolation="antialiased", aspect="equal")
+        ax.imshow(
+            grid_image(result, max(1200, longest), seams=seams),
+            interpolation="antialiased",
+            origin="upper",
+            aspect="equal",
+        )
         counted = f"{placed:,} of {plural(len(result.names), 'photo')} on {columns} × {rows}, {result.layout}"
         write(ax, 0, -0.02, counted, size=6.5, vertical="top", inside=False)
         return figure_of(ax, result.provenance, "")
@@ -130,7 +135,9 @@ def _plot_image_grid(result: ImageGrid, ax: Axes | None = None, *, seams: bool =
     picture = grid_image(result, max(side * FINE, longest), seams=seams)
     scale = side / max(picture.shape[:2])
     height, width = picture.shape[0] * scale, picture.shape[1] * scale
-    how = {"assignment": "by optimal assignment", "karpathy": "by Karpathy's greedy rule"}.get(result.layout, result.layout)
+    how = {"assignment": "by optimal assignment", "karpathy": "by Karpathy's greedy rule"}.get(
+        result.layout, result.layout
+    )
     mean = f"mean displacement {numeral(result.displacement / placed)} grid widths" if placed else ""
     sheet = Sheet(
         width,
@@ -143,5 +150,7 @@ def _plot_image_grid(result: ImageGrid, ax: Axes | None = None, *, seams: bool =
     sheet.picture(picture, 0, 0, width, height, smooth=True)
     if seams:
         low, high = _seam_range(result)
-        sheet.color_bar(0, height + 10, 300, colors_name="grey", low=low, high=high, label="true distance between neighbours")
+        sheet.color_bar(
+            0, height + 10, 300, colors_name="grey", low=low, high=high, label="true distance between neighbours"
+        )
     return sheet.figure

@@ -50,16 +50,20 @@ def _plot_neighbors(
     labelled = result.classes is not None
     head = 38.0
     pitch = tile + (30.0 if labelled else 19.0)
-    notes = ["Distance below each tile, in the units of its own space; the two columns cannot be compared with each other."]
+    notes = [
+        "Distance below each tile, in the units of its own space; the two columns cannot be compared with each other."
+    ]
     if labelled:
         notes.append("Framed green and marked ✓: the query's class; orange and ✗: another one.")
     if shown < len(result.queries) or depth < found:
-        notes.append(f"{shown} of {plural(len(result.queries), 'query', 'queries')}, {depth} of {found} neighbours drawn.")
+        notes.append(
+            f"{shown} of {plural(len(result.queries), 'query', 'queries')}, {depth} of {found} neighbours drawn."
+        )
     sheet = Sheet(
         pixel_left + depth * step - 6,
         head + shown * pitch if shown else 40,
         title="Nearest neighbours in feature space and in pixel space",
-        subtitle=[f"features: {result.value}", f"among {plural(len(result.names), 'image')}", *_accuracies(result)],
+        subtitle=[f"features: {result.value}", f"among {plural(len(result.names), 'image')}"],
         provenance=result.provenance,
         value=result.value,
         notes=notes,
@@ -71,7 +75,7 @@ def _plot_neighbors(
     ):
         sheet.text(left, 0, heading, size=9, bold=True)
         if accuracy is not None:
-            sheet.text(left, 16, f"{100 * accuracy:.1f} % right", size=8, color=colors.QUIET)
+            sheet.text(left, 16, f"leave-one-out vote: {100 * accuracy:.1f} % right", size=8, color=colors.QUIET)
     if not shown:
         sheet.text(0, 20, "no queries", color=colors.QUIET)
     place = {int(image): row for row, image in enumerate(result.shown)}
@@ -85,21 +89,19 @@ def _plot_neighbors(
         ):
             for rank in range(min(depth, len(indices))):
                 image = int(indices[rank])
-                _tile(sheet, result, place, image, (left + rank * step, top, tile), _agrees(result.classes, query, image),
-                      numeral(distances[rank]))
+                _tile(
+                    sheet,
+                    result,
+                    place,
+                    image,
+                    (left + rank * step, top, tile),
+                    _agrees(result.classes, query, image),
+                    numeral(distances[rank]),
+                )
     if shown:
         x = pixel_left - 16
         sheet.line([x, x], [head - 4, head + shown * pitch - 12], color=DIVIDER, width=2.0)
     return sheet.figure
-
-
-def _accuracies(result: Neighbors) -> list[str]:
-    if result.feature_accuracy is None or result.pixel_accuracy is None:
-        return []
-    return [
-        f"leave-one-out vote: {100 * result.feature_accuracy:.1f} % right in feature space, "
-        f"{100 * result.pixel_accuracy:.1f} % in pixel space"
-    ]
 
 
 def _agrees(classes: NDArray[np.int64] | None, query: int, image: int) -> bool | None:
@@ -115,7 +117,11 @@ def _class_name(result: Neighbors, image: int) -> str:
     if result.classes is None or not 0 <= image < len(result.classes) or result.classes[image] < 0:
         return ""
     number = int(result.classes[image])
-    return result.class_names[number] if result.class_names is not None and number < len(result.class_names) else str(number)
+    return (
+        result.class_names[number]
+        if result.class_names is not None and number < len(result.class_names)
+        else str(number)
+    )
 
 
 def _tile(

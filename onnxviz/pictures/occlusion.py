@@ -1,4 +1,4 @@
-"""One occlusion result in, four panels out: the photo, the score at each patch position, importance, the likely label."""
+"""An occlusion experiment in, four panels out: photo, score at each patch position, importance, most likely label."""
 
 from __future__ import annotations
 
@@ -99,14 +99,22 @@ def _draw_sheet(result: Occlusion, wanted: tuple[Panel, ...], limits: tuple[floa
         under = 20 + shown[0] + 9.0
         if panel == "image":
             _outline(sheet, result, left, scale)
-            sheet.text(left, under, "outlined: the patch where it hurts most", size=7.2, color=colors.QUIET, width=shown[1])
+            sheet.text(
+                left, under, "outlined: the patch where it hurts most", size=7.2, color=colors.QUIET, width=shown[1]
+            )
         elif panel == "probability":
             low, high = limits or colors.finite_range(result.probability)
             sheet.color_bar(left, under, shown[1], colors_name="fire", low=low, high=high, label=result.scale)
         elif panel == "importance":
             low, high = colors.symmetric_range(result.importance)
             sheet.color_bar(
-                left, under, shown[1], colors_name="balance", low=low, high=high, label=f"drop in {result.scale} per pixel"
+                left,
+                under,
+                shown[1],
+                colors_name="balance",
+                low=low,
+                high=high,
+                label=f"drop in {result.scale} per pixel",
             )
         else:
             legend(sheet, left, under - 3, shown[1], entries)
@@ -228,7 +236,9 @@ def _label_entries(result: Occlusion) -> list[tuple[str, str, str]]:
     total = max(result.label.size, 1)
     entries = []
     for label, count in ranked[:LABELS_NAMED]:
-        name = result.labels[label] if result.labels is not None and 0 <= label < len(result.labels) else f"class {label}"
+        name = (
+            result.labels[label] if result.labels is not None and 0 <= label < len(result.labels) else f"class {label}"
+        )
         entries.append((_label_colors(result)[label], "s", f"{_share(count, total)}  {name}"))
     rest = ranked[LABELS_NAMED:]
     if rest:
@@ -271,6 +281,7 @@ def _draw_one(ax: Axes, result: Occlusion, panel: Panel, limits: tuple[float, fl
         _panel(result, panel, height * enlarged, width * enlarged, limits),
         extent=(0, width, height, 0),
         interpolation="nearest",
+        origin="upper",
         aspect="equal",
     )
     write(ax, 0, 1.02, elide(f"{result.target}: {_heading(result, panel)}", 360, 7.5), vertical="bottom", inside=False)

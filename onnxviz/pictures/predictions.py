@@ -69,7 +69,9 @@ def _plot_predictions(
 def _draw_sheet(result: Predictions, panel: Panel | None, max_images: int) -> Figure:
     shown = min(len(result.images), len(result.top), max(max_images, 0)) if panel is None else 0
     rows = -(-shown // 3)
-    charts: list[Panel] = [panel] if panel else ["confidence"] + (["confusion"] if result.confusion is not None else [])
+    charts: list[Panel] = [panel] if panel else ["confidence"]
+    if panel is None and result.confusion is not None:
+        charts.append("confusion")
     matrix = "confusion" in charts and not _too_many(result)
     chart_height = 450.0 if matrix else 400.0 if "confusion" in charts else 300.0
     bad = int(result.top_scores.size - np.isfinite(result.top_scores).sum())
@@ -80,7 +82,7 @@ def _draw_sheet(result: Predictions, panel: Panel | None, max_images: int) -> Fi
     ]
     sheet = Sheet(
         3 * CARD + 2 * 16,
-        rows * CARD_HEIGHT + (18 if rows else 0) + chart_height + 22,
+        rows * CARD_HEIGHT + (18 if rows else 0) + chart_height,
         title="Predictions",
         subtitle=[plural(len(result.top), "image"), *accuracy, f"{shown} drawn" if 0 < shown < len(result.top) else ""],
         provenance=result.provenance,
@@ -129,8 +131,14 @@ def _name(result: Predictions, number: int) -> str:
 def _card(sheet: Sheet, result: Predictions, index: int, left: float, top: float) -> None:
     """One photo and its most likely classes as bars."""
     sheet.picture(fit(result.images[index], PHOTO * FINE, PHOTO * FINE), left, top, PHOTO, PHOTO)
-    sheet.text(left, top + PHOTO + 4, result.names[index] if index < len(result.names) else "", size=6.8,
-               color=colors.QUIET, width=PHOTO)  # fmt: skip
+    sheet.text(
+        left,
+        top + PHOTO + 4,
+        result.names[index] if index < len(result.names) else "",
+        size=6.8,
+        color=colors.QUIET,
+        width=PHOTO,
+    )
     true = int(result.classes[index]) if result.classes is not None and index < len(result.classes) else -1
     room = CARD - PHOTO - 14
     scores = np.asarray(result.top_scores[index], dtype=np.float64)
@@ -144,8 +152,7 @@ def _card(sheet: Sheet, result: Predictions, index: int, left: float, top: float
         paint = colors.RIGHT if hit else colors.BAR if rank == 0 else colors.BAND
         finite = bool(np.isfinite(scores[rank]))
         sheet.text(x, y, ("✓ " if hit else "") + elide(_name(result, number), room - 52, 7.2), size=7.2, bold=False)
-        sheet.text(x + room, y, _score_text(float(scores[rank])), size=7.2,
-                   color=colors.QUIET, align="right")  # fmt: skip
+        sheet.text(x + room, y, _score_text(float(scores[rank])), size=7.2, color=colors.QUIET, align="right")
         bar = sheet.axes(x, y + 13.5, room, 6)
         bar.set_xlim(0, 1)
         bar.set_ylim(0, 1)
@@ -193,7 +200,7 @@ def _draw_matrix(ax: Axes, result: Predictions, label_width: float) -> None:
     # Pale for few, dark for many, by the square root: single mistakes must not vanish beside a full diagonal.
     shade = colors.colorize(-np.sqrt(counts), "fire", -np.sqrt(max(highest, 1)) * 1.25, 0.0)
     ax.set_axis_on()
-    ax.imshow(shade, interpolation="nearest", aspect="auto", extent=(0, columns, rows, 0))
+    ax.imshow(shade, interpolation="nearest", origin="upper", aspect="auto", extent=(0, columns, rows, 0))
     small = 6.6 if max(rows, columns) <= 12 else 5.2
     style_chart(
         ax,
@@ -218,7 +225,9 @@ def _draw_confusions(ax: Axes, result: Predictions, label_width: float) -> None:
     diagonal = np.arange(min(counts.shape))
     counts[diagonal, diagonal] = 0
     order = np.argsort(-counts.ravel(), kind="stable")[:CONFUSIONS]
-    pairs = [(int(place // counts.shape[1]), int(place % counts.shape[1])) for place in order if counts.ravel()[place] > 0]
+    pairs = [
+        (int(place // counts.shape[1]), int(place % counts.shape[1])) for place in order if counts.ravel()[place] > 0
+    ]
     most = max((int(counts[pair]) for pair in pairs), default=1)
     ax.set_xlim(0, most * 1.05)
     ax.set_ylim(max(len(pairs), 8), 0)
@@ -232,5 +241,7 @@ def _draw_confusions(ax: Axes, result: Predictions, label_width: float) -> None:
         write(ax, 0.5, 0.5, "no confusions", color=colors.QUIET, align="center", inside=False)
     for row, pair in enumerate(pairs):
         ax.barh([row + 0.5], [int(counts[pair])], height=0.3, color=colors.WRONG, linewidth=0, align="edge")
-        arrow = f"{elide(_name(result, pair[0]), label_width * 2, 7)} → {elide(_name(result, pair[1]), label_width * 2, 7)}"
+        arrow = (
+            f"{elide(_name(result, pair[0]), label_width * 2, 7)} → {elide(_name(result, pair[1]), label_width * 2, 7)}"
+        )
         write(ax, 0, row + 0.48, arrow, size=7, vertical="bottom")

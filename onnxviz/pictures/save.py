@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onnxviz.errors import InputError, LimitError
 
 if TYPE_CHECKING:
@@ -40,12 +42,13 @@ def to_png_bytes(figure: Figure, *, dpi: float = 200) -> bytes:
         # Not savefig: it listens to savefig.bbox and friends, and the bytes must not depend on a style sheet.
         canvas = FigureCanvasAgg(figure)
         figure.set_dpi(dpi)
-        pixels, size = canvas.print_to_buffer()
+        canvas.draw()
+        drawn = np.array(canvas.buffer_rgba())[..., :3]
     finally:
         figure.set_dpi(dpi_before)
         figure.set_canvas(canvas_before)
     stream = io.BytesIO()
-    Image.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB").save(stream, "PNG", compress_level=7)
+    Image.fromarray(drawn).save(stream, "PNG", compress_level=7)
     return stream.getvalue()
 
 
@@ -100,15 +103,17 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 20
 
 
 def _vector_bytes(figure: Figure, form: str, dpi: float) -> bytes:
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib.transforms import Bbox
 
     _check_dpi(figure, dpi)
     stream = io.BytesIO()
-    dates = {"Date": None, "Creator": None} if form == "svg" else {"CreationDate": None, "Creator": None, "Producer": None}
+    dates = (
+        {"Date": None, "Creator": None} if form == "svg" else {"CreationDate": None, "Creator": None, "Producer": None}
+    )
     # The identifiers inside an SVG are salted from rcParams and from nowhere else, hence this one short detour
     # through global state, undone under a lock.
-    with _rc_lock, matplotlib.rc_context({"svg.hashsalt": "onnxviz", "svg.fonttype": "path", "pdf.compression": 6}):
+    with _rc_lock, mpl.rc_context({"svg.hashsalt": "onnxviz", "svg.fonttype": "path", "pdf.compression": 6}):
         figure.savefig(
             stream,
             format=form,

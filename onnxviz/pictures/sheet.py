@@ -7,7 +7,7 @@ Nothing here goes through pyplot, so drawing needs no display, leaves no global 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,8 +74,10 @@ class Sheet:
             facecolor=colors.PAPER,
             edgecolor=colors.PAPER,
             frameon=True,
-            layout="none",
+            layout=None,
         )
+        # A style sheet may ask for automatic layout; every place here is given.
+        self.figure.set_layout_engine("none")
         FigureCanvasAgg(self.figure)
         x, y = MARGIN - self.left, MARGIN - self.top
         self.text(x, y, elide(title, content, TITLE, bold=True), size=TITLE, bold=True)
@@ -313,7 +315,7 @@ def style_chart(
     y_ticks: Mapping[float, str] | None = None,
     x_label: str = "",
     y_label: str = "",
-    grid: str = "",
+    grid: Literal["", "x", "y"] = "",
 ) -> None:
     """Frame, ticks and labels of a chart: only the left and bottom lines, small type, a faint grid behind."""
     ax.set_axis_on()
@@ -327,12 +329,22 @@ def style_chart(
     for axis, ticks, label in ((ax.xaxis, x_ticks or {}, x_label), (ax.yaxis, y_ticks or {}, y_label)):
         axis.set_ticks(list(ticks), labels=list(ticks.values()))
         axis.set_ticks([], minor=True)
+        for tick in axis.get_major_ticks():
+            for mark in (tick.gridline, tick.tick2line):
+                mark.set_marker("None")
         for text in axis.get_ticklabels():
             text.set_fontproperties(font(7.2))
             text.set_parse_math(False)
             text.set_usetex(False)
         axis.set_tick_params(
-            color=colors.NEUTRAL, labelcolor=colors.QUIET, width=0.6, length=3, direction="out", pad=3, top=False, right=False
+            color=colors.NEUTRAL,
+            labelcolor=colors.QUIET,
+            width=0.6,
+            length=3,
+            direction="out",
+            pad=3,
+            top=False,
+            right=False,
         )
         axis.label.set(text=label, color=colors.QUIET, parse_math=False, usetex=False)
         axis.label.set_fontproperties(font(7.8))

@@ -25,10 +25,10 @@ POINTS_PER_UNIT = 0.72
 @functools.cache
 def font_file(bold: bool = False) -> str:
     """Path of the font that every picture uses."""
-    import matplotlib
+    import matplotlib as mpl
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name)
+    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name)
 
 
 def font(size: float, *, bold: bool = False) -> FontProperties:

@@ -20,9 +20,17 @@ def enlarge(pixels: Pixels, factor: int) -> Pixels:
     return np.repeat(np.repeat(pixels, factor, axis=0), factor, axis=1)
 
 
-def columns_for(count: int, width: int, height: int) -> int:
-    """How many columns make a grid of ``count`` tiles of width × height pixels nearest to a square, rather wider."""
-    return max(1, min(count, math.ceil(math.sqrt(count * height / width))))
+def columns_for(count: int, width: int, height: int, *, aspect: float = 1.0) -> int:
+    """Columns of a grid of ``count`` tiles of width × height pixels, ``aspect`` times as wide as tall.
+
+    Near that shape, the number that leaves the fewest empty cells in the last row.
+    """
+    if not count:
+        return 1
+    width, height = max(width, 1), max(height, 1)
+    wished = min(count, math.ceil(math.sqrt(aspect * count * height / width)))
+    choices = range(max(1, math.ceil(wished * 0.8)), min(count, math.floor(wished * 1.2)) + 1)
+    return min(choices, key=lambda columns: (-count % columns, abs(columns - wished)))
 
 
 def grid(tiles: Sequence[Pixels], columns: int, *, gap: int, background: str = "#000000", margin: int = 0) -> Pixels:

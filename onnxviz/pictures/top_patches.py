@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnxviz.errors import InputError
 from onnxviz.pictures import colors
 from onnxviz.pictures.dispatch import plot
 from onnxviz.pictures.sheet import FINE, Sheet, refuse_ax
-from onnxviz.pictures.text import numeral, plural
+from onnxviz.pictures.text import numeral, plural, text_width
 from onnxviz.pictures.tiles import fit
 from onnxviz.results import TopPatches
 
@@ -43,7 +44,8 @@ def _plot_top_patches(
     shown = drawn[:max_channels]
     depth = min(int(result.scores.shape[1]) if result.scores.ndim == 2 else 0, max_patches)
     blocks = 2 if len(shown) > 8 and depth <= 10 else 1
-    label, between = 72.0, 28.0
+    widest = max((text_width(f"channel {channel}", 7.4, True) for channel, _ in shown), default=0.0)
+    label, between = float(math.ceil(widest)) + 12, 28.0
     width = 1000.0 if blocks == 2 else min(1000.0, label + depth * 92)
     tile = int(((width - between * (blocks - 1)) / blocks - label) / max(depth, 1)) - 2
     pitch = tile + 2 + (12 if scores else 0)
@@ -85,8 +87,14 @@ def _plot_top_patches(
             if rank < len(patches):
                 sheet.picture(fit(patches[rank], tile * FINE, tile * FINE), x, top, tile, tile)
                 if scores and row is not None:
-                    sheet.text(x + tile / 2, top + tile + 1, numeral(result.scores[row, rank]), size=6,
-                               color=colors.QUIET, align="center")
+                    sheet.text(
+                        x + tile / 2,
+                        top + tile + 1,
+                        numeral(result.scores[row, rank]),
+                        size=6,
+                        color=colors.QUIET,
+                        align="center",
+                    )
             else:
                 blank = np.full((1, 1, 3), colors.rgb(colors.PALE), dtype=np.uint8)
                 sheet.picture(blank, x, top, tile, tile)
