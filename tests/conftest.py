@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import pytest
+from shared_fixtures import captum, faiss, torch, zoo
+
+__all__ = ["captum", "faiss", "torch", "zoo"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,37 +25,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Deselected, not skipped: in CI every skip must have an allowed reason, and this one is nobody's fault.
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
-
-
-@pytest.fixture(scope="session")
-def zoo() -> Path:
-    """Folder of real trained models and photos: ``models/``, ``images/``, ``labels/``."""
-    folder = os.environ.get("ONNXVIZ_ZOO")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("ONNXVIZ_ZOO does not name the folder of real models")
-    return Path(folder)
-
-
-ORACLES_MISSING = "needs the extra 'oracles'"
-
-
-@pytest.fixture(scope="session")
-def torch() -> object:
-    """PyTorch, an independent implementation; only the extra ``oracles`` has it."""
-    return pytest.importorskip("torch", reason=ORACLES_MISSING)
-
-
-@pytest.fixture(scope="session")
-def captum() -> object:
-    """Captum, an independent implementation; only the extra ``oracles`` has it."""
-    pytest.importorskip("torch", reason=ORACLES_MISSING)
-    return pytest.importorskip("captum.attr", reason=ORACLES_MISSING)
-
-
-@pytest.fixture(scope="session")
-def faiss() -> object:
-    """faiss, an independent implementation; only the extra ``oracles`` has it."""
-    return pytest.importorskip("faiss", reason=ORACLES_MISSING)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

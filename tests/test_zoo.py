@@ -39,11 +39,17 @@ def test_every_float_value_can_be_tapped(entry: ZooModel, zoo: Path) -> None:
     model = opened(entry, zoo)
     names = model.float_values()
     assert len(names) > 5
-    arrays = model.run(next(iter(model.probe(2).values())), names)
-    assert set(arrays) == set(names)
-    # Taps can block fusions: the outputs may then differ in the last bits, and an 8-bit output by one step.
-    step = model.output.quantization[0] if model.output.quantization else 0.0
-    assert model.tap_difference(names) <= max(1e-4, 2 * step)
+    output = model.output.output
+    tensor = next(iter(photos(entry, zoo, model).batches(4))).tensor
+    plain = model.run(tensor, (output,))[output]
+    tapped = model.run(tensor, (output, *names))
+    assert set(tapped) == {output, *names}
+    difference = np.abs(tapped[output].astype(float) - plain).max()
+    # A tap between QuantizeLinear and DequantizeLinear keeps onnxruntime from running the operators around it in
+    # integers; with all of them tapped the file's own arithmetic runs, and an 8-bit output moves by up to 7 of its
+    # 256 steps on photos (measured), never to another class.
+    assert difference <= (8 if model.output.quantization else 1e-4 * np.abs(plain).max())
+    assert np.array_equal(tapped[output].reshape(4, -1).argmax(1), plain.reshape(4, -1).argmax(1))
 
 
 @MODELS
@@ -54,10 +60,21 @@ def test_top1_is_what_the_preprocessing_promises(entry: ZooModel, zoo: Path) -> 
         truth = np.array([int(name.split("_")[0]) for name in images.names]) + (model.output.classes == 1001)
     else:
         # The first 100 of each class.
-        chosen = [i for i in range(len(images)) if int(Path(images.names[i]).stem.lstrip("0") or 0) >= 0]
         by_class = [np.flatnonzero(images.folder_classes == c)[:100] for c in range(10)]
         chosen = np.sort(np.concatenate(by_class))
         truth, images = images.folder_classes[chosen], images.subset(chosen)
     result = ov.predictions(model, images)
     top1 = float((result.top[:, 0] == truth).mean())
     assert top1 == pytest.approx(entry.top1, abs=0.01), f"top-1 {top1:.3f} ({entry.crop})"
+
+
+@MODELS
+def test_first_filters_and_features_are_found(entry: ZooModel, zoo: Path) -> None:
+    model = opened(entry, zoo)
+    weights = ov.filters(model).weights
+    assert weights.ndim == 4
+    assert weights.shape[1] == 3
+    assert np.ptp(weights) > 0
+    found = ov.features(model, photos(entry, zoo, model).subset(np.arange(6)))
+    assert found.array.shape[0] == 6
+    assert np.ptp(found.array, axis=0).any()

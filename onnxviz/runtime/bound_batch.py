@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,7 @@ class BoundBatch:
         dtype: np.dtype[Any],
         outputs: Sequence[str],
     ) -> None:
-        self.buffer: NDArray[Any] = _aligned(shape, dtype)
-        """(batch, *input shape), the model's own dtype and layout."""
+        self._shape, self._dtype = shape, dtype
         self.deadline: float | None = None
         """``time.monotonic`` second after which a run is stopped."""
         self._session = session
@@ -43,6 +43,11 @@ class BoundBatch:
         self._binding = session.io_binding()
         self._bound = 0
 
+    @cached_property
+    def buffer(self) -> NDArray[Any]:
+        """(batch, *input shape), the model's own dtype and layout; made when it is first written to."""
+        return _aligned(self._shape, self._dtype)
+
     def run(self, n: int) -> dict[str, NDArray[Any]]:
         """Run on the first ``n`` rows of the buffer; output name to array, rows in the same order."""
         if n != self._bound:
@@ -50,6 +55,15 @@ class BoundBatch:
                 self._input_name, onnxruntime.OrtValue.ortvalue_from_numpy(self.buffer[:n])
             )
             self._bound = n
+        return self._run()
+
+    def run_rows(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run on C-contiguous encoded images where they are, without a copy into the buffer."""
+        self._binding.bind_ortvalue_input(self._input_name, onnxruntime.OrtValue.ortvalue_from_numpy(rows))
+        self._bound = 0
+        return self._run()
+
+    def _run(self) -> dict[str, NDArray[Any]]:
         # Outputs are bound anew each time: their shape may depend on the batch, so onnxruntime allocates them.
         self._binding.clear_binding_outputs()
         for name in self._outputs:

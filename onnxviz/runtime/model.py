@@ -201,19 +201,17 @@ class Model:
         if isinstance(x, Mapping):
             return self._runner.run_feeds(names, self._checked_feeds(x))
         if isinstance(x, ImageSet):
-            parts = [{name: np.array(a) for name, a in arrays.items()} for _, arrays in self.batches(x, names)]
-            if not parts:
+            gathered = _gather(((len(batch.indices), arrays) for batch, arrays in self.batches(x, names)), names, len(x))
+            if gathered is None:
                 raise InputError("none of the images can be read", where="images")
-        else:
-            tensor = x.tensor if isinstance(x, ImageBatch) else np.asarray(x)
-            tensor = self._checked(self._only_input(), tensor, free_batch=True)
-            if len(tensor) == 0:
-                raise InputError("there is nothing to run on", where=self.name, got=f"an array of shape {tensor.shape}")
-            parts = [
-                {name: np.array(a) for name, a in arrays.items()}
-                for _, arrays in self._runner.stream(tensor, names, self.batch_size)
-            ]
-        return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in names}
+            return gathered
+        tensor = x.tensor if isinstance(x, ImageBatch) else np.asarray(x)
+        tensor = self._checked(self._only_input(), tensor, free_batch=True)
+        steps = self._runner.stream(tensor, names, self.batch_size)
+        gathered = _gather(((step.stop - step.start, arrays) for step, arrays in steps), names, len(tensor))
+        if gathered is None:
+            raise InputError("there is nothing to run on", where=self.name, got=f"an array of shape {tensor.shape}")
+        return gathered
 
     def batches(self, images: ImageSet, values: str | Sequence[str] = ()) -> Iterator[tuple[ImageBatch, Arrays]]:
         """Stream images through the network.
@@ -433,6 +431,32 @@ class Model:
                 )
             array = array.astype(dtype)
         return np.ascontiguousarray(array)
+
+
+def _gather(steps: Iterator[tuple[int, Arrays]], names: Sequence[str], rows: int) -> Arrays | None:
+    """Rows of all steps in one array per value; ``rows`` is their expected number. None where there was no step.
+
+    Each step is copied once, straight to its place: it is valid until the next one only.
+    """
+    gathered: Arrays | None = None
+    filled = 0
+    odd: dict[str, list[NDArray[Any]]] = {}
+    for count, arrays in steps:
+        if gathered is None:
+            gathered = {name: np.empty((rows, *arrays[name].shape[1:]), arrays[name].dtype) for name in names}
+        for name in names:
+            part = np.atleast_1d(arrays[name])
+            whole = gathered[name]
+            if name not in odd and len(part) == count and part.shape[1:] == whole.shape[1:]:
+                whole[filled : filled + count] = part
+            else:
+                # A value without one row per image (a constant, the boxes that a detector kept) is only strung together.
+                odd.setdefault(name, [whole[:filled].copy()] if filled else []).append(part.copy())
+        filled += count
+    if gathered is None:
+        return None
+    strung = {name: np.concatenate(parts) for name, parts in odd.items()}
+    return {name: strung[name] if name in strung else gathered[name][:filled] for name in names}
 
 
 def _units(shape: tuple[int | str | None, ...] | None) -> int:

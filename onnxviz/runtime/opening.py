@@ -23,6 +23,7 @@ from onnxviz.runtime.output import OutputContract, choose_output
 __all__ = ["load", "reopen"]
 
 _PROBE_IMAGES = 4
+_IMAGE_CHANNELS = (1, 3)
 
 
 def load(
@@ -82,6 +83,8 @@ def load(
     sidecar = read_sidecar(sidecar_path) if sidecar_path.is_file() else {}
 
     image = find_image_input(loaded.proto)
+    if image is not None and image.channels not in _IMAGE_CHANNELS:
+        image = None  # an input of two or four channels is no photograph: it can be fed arrays, but not image files
     if image is None and preprocess is not None:
         raise ContractError("the model takes no image, so it takes no preprocessing", where=loaded.path.name)
     contract = None

@@ -130,11 +130,12 @@ class Runner:
             rows = tensor[start : start + size]
             try:
                 with self.bound(names, size) as bound:
-                    bound.buffer[: len(rows)] = rows
-                    bound.buffer[len(rows) :] = rows[-1]
-                    arrays = bound.run(fixed or len(rows))
                     if fixed and len(rows) < fixed:
-                        arrays = {name: array[: len(rows)] for name, array in arrays.items()}
+                        bound.buffer[: len(rows)] = rows
+                        bound.buffer[len(rows) :] = rows[-1]
+                        arrays = {name: array[: len(rows)] for name, array in bound.run(fixed).items()}
+                    else:
+                        arrays = bound.run_rows(rows)
                     yield slice(start, start + len(rows)), arrays
             except OutOfMemory as error:
                 if size == 1 or fixed:
