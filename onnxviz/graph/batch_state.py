@@ -1,0 +1,168 @@
+"""What is known about the batch while a graph is walked: on which axis of each value it lies, and what depends on its size.
+
+The bookkeeping of :mod:`onnxviz.graph.batch`, which the rules of :mod:`onnxviz.graph.batch_rules` read and write.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from onnxviz.graph.values import infer_types
+from onnxviz.graph.wiring import Wiring, evaluate
+
+__all__ = ["PROBE", "BatchAxis", "BatchState", "CannotRewrite"]
+
+PROBE = 7
+"""Shape arithmetic is evaluated for the batch as stated and for so many times as much: what differs is the batch."""
+
+
+class CannotRewrite(Exception):
+    """The batch cannot be followed further; the message says where."""
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """Where the batch lies in a value: the side of ``axis`` is ``factor`` × batch, the batch being the slower index."""
+
+    axis: int
+    factor: int = 1
+
+
+class BatchState:
+    """The walk's knowledge, and the graph that it writes."""
+
+    def __init__(self, proto: onnx.ModelProto, batch: int) -> None:
+        self.batch = batch
+        self.wiring = Wiring(proto)
+        self.opset = self.wiring.opset
+        self.axes: dict[str, BatchAxis] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for name, found in infer_types(proto).items():
+            sides = [side.dim_value for side in found.tensor_type.shape.dim if side.HasField("dim_value")]
+            stated = found.WhichOneof("value") == "tensor_type" and found.tensor_type.HasField("shape")
+            if stated and len(sides) == len(found.tensor_type.shape.dim):
+                self.shapes[name] = tuple(sides)
+        self.sized: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        """Contents that depend on the batch's size: with the batch as stated, and PROBE times as large."""
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+        self._taken = {*self.wiring.producer, *self.wiring.initializers, *self.wiring.inputs}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The concrete shape, batch as stated."""
+        found = self.shapes.get(name)
+        if found is None and (constant := self.wiring.constant(name)) is not None:
+            found = self.shapes[name] = constant.shape
+        if found is None:
+            raise CannotRewrite(f"the shape of {name!r} is not known")
+        return found
+
+    def probe_shape(self, name: str) -> tuple[int, ...]:
+        """The shape with PROBE times the batch."""
+        sides = list(self.shape(name))
+        if name in self.axes:
+            sides[self.axes[name].axis] *= PROBE
+        return tuple(sides)
+
+    def both(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """A parameter's content for the stated batch and for PROBE times as much."""
+        if name in self.sized:
+            return self.sized[name]
+        content = None if name in self.axes else self.wiring.constant(name)
+        if content is None:
+            raise CannotRewrite(f"the content of {name!r} is not known")
+        return content, content
+
+    def fixed(self, name: str) -> list[int]:
+        """A parameter's content, which must not depend on the batch."""
+        if name in self.sized:
+            raise CannotRewrite(f"{name!r} depends on the batch")
+        return [int(entry) for entry in self.both(name)[0].ravel()]
+
+    def keep(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Write a copy of the node into the new graph, and return it for patching."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        self.nodes.append(copy)
+        return copy
+
+    def unused(self, name: str) -> str:
+        """A name like the given one that the graph does not have yet."""
+        candidate, count = name, 1
+        while candidate in self._taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._taken.add(candidate)
+        return candidate
+
+    def store(self, entries: Sequence[int], *, near: str) -> str:
+        """Add an int64 vector to the graph and return its name."""
+        name = self.unused(f"{near}/any_batch")
+        self.tensors.append(numpy_helper.from_array(np.asarray(entries, np.int64), name))
+        return name
+
+    def sides_like(self, sides: Sequence[int], axis: int, *, reference: str) -> str:
+        """Name of a shape vector: ``sides``, except that ``axis`` has the side of the reference's batch axis."""
+        shape, side = self.unused(f"{reference}/shape"), self.unused(f"{reference}/batch")
+        parts = [self.store(part, near=reference) if part else "" for part in (list(sides[:axis]), list(sides[axis + 1 :]))]
+        where = self.store([self.axes[reference].axis], near=reference)
+        whole = self.unused(f"{reference}/sides")
+        self.nodes += [
+            helper.make_node("Shape", [reference], [shape]),
+            helper.make_node("Gather", [shape, where], [side]),
+            helper.make_node("Concat", [name for name in (parts[0], side, parts[1]) if name], [whole], axis=0),
+        ]
+        return whole
+
+    def repeat_over_batch(self, name: str, axis: int, *, reference: str) -> str:
+        """Give a value without batch one: its ``axis``, of side 1, is repeated as often as the reference's batch."""
+        sides = self.shape(name)
+        if sides[axis] != 1:
+            raise CannotRewrite(f"{name!r} holds a row for each of {sides[axis]} images")
+        repeated = self.unused(f"{name}/any_batch")
+        target = self.sides_like(sides, axis, reference=reference)
+        self.nodes.append(helper.make_node("Expand", [name, target], [repeated]))
+        return repeated
+
+    def evaluate_sized(self, node: onnx.NodeProto) -> None:
+        """Follow arithmetic on shapes: evaluate it for both sizes, and see where the results' shapes or contents differ."""
+        pairs = [self.both(name) if name else None for name in node.input]
+        results = [
+            evaluate(node, [None if pair is None else pair[which] for pair in pairs], opset=self.opset) for which in (0, 1)
+        ]  # fmt: skip
+        for name in filter(None, node.output):
+            if name not in results[0] or name not in results[1]:
+                raise CannotRewrite(f"{node.op_type} on the batch's size")
+            stated, probed = results[0][name], results[1][name]
+            self.shapes[name] = stated.shape
+            if stated.shape == probed.shape:
+                self.sized[name] = stated, probed
+            else:
+                self.axes[name] = self.differing_axis(stated.shape, probed.shape)
+        self.keep(node)
+
+    def differing_axis(self, stated: Sequence[int], probed: Sequence[int]) -> BatchAxis:
+        """The one axis that grows with the batch."""
+        grown = [axis for axis, (few, many) in enumerate(zip(stated, probed, strict=True)) if few != many]
+        if len(grown) != 1 or probed[grown[0]] != PROBE * stated[grown[0]] or stated[grown[0]] % self.batch:
+            raise CannotRewrite(f"shape {tuple(stated)} does not grow with the batch along one axis")
+        return BatchAxis(grown[0], stated[grown[0]] // self.batch)
+
+
+def resolve_sides(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
+    """The shape that ONNX Reshape makes of ``source``: 0 copies a side, -1 takes what is left."""
+    sides = [source[i] if side == 0 and i < len(source) else int(side) for i, side in enumerate(target)]
+    if -1 in sides:
+        known = math.prod(side for side in sides if side != -1)
+        sides[sides.index(-1)] = math.prod(source) // known if known else 0
+    if math.prod(sides) != math.prod(source):
+        raise CannotRewrite(f"shape {tuple(source)} cannot become {tuple(target)}")
+    return tuple(sides)
