@@ -1,4 +1,4 @@
-"""The onnx package's nine ``light_*`` architectures, with seeded random weights so that their numbers mean something."""
+"""The onnx package's nine ``light_*`` architectures, with seeded random weights so that numbers mean something."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 
 def light_models(tmp: Path) -> dict[str, Path]:
-    """Write the nine models with random weights into ``tmp`` (once), and return them by name, e.g. ``"light_vgg19"``."""
+    """Write the nine models with random weights into ``tmp`` (once) and return them by name (``"light_vgg19"``)."""
+    tmp.mkdir(parents=True, exist_ok=True)
     written = {}
     for source in sorted(LIGHT.glob("light_*.onnx")):
         target = tmp / source.name
@@ -44,6 +45,9 @@ def with_random_weights(model: onnx.ModelProto, *, seed: int) -> onnx.ModelProto
         while reader.op_type in ("Unsqueeze", "Identity"):
             reader, place = roles[reader.output[0]]
         weights = _draw(random, reader, place, shape).astype(np.float32)
+        if reader.op_type == "BatchNormalization" and place == 1 and roles[reader.output[0]][0].op_type == "Sum":
+            # Residual branches add up: kept small, or the last Softmax of a deep network answers 0 or 1 only.
+            weights *= np.float32(0.25)
         graph.initializer.append(numpy_helper.from_array(weights, node.output[0]))
         graph.input.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, shape))
         spent.add(node.input[0])

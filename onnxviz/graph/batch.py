@@ -25,9 +25,9 @@ def make_batch_dynamic(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     """Rewrite a graph with a fixed batch so that any number of images can share a run.
 
     The batch's axis is followed from the inputs through every operator. Where the graph states the batch as a number
-    (shapes for Reshape, Expand and Resize, ends of Slice, a class token or an initial state for one image) that number is
-    opened; the result for the stated batch stays as it was. Whether larger batches give the rows of single runs is for the
-    caller to prove by a run.
+    (shapes for Reshape, Expand and Resize, ends of Slice, a class token or an initial state for one image) that number
+    is opened; the result for the stated batch stays as it was. Whether larger batches give the rows of single runs is
+    for the caller to prove by a run.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One operator and the batch axes of its inputs come in; the batch axes of its outputs, and the operator patched, go out.
+"""An operator and the batch axes of its inputs come in; those of its outputs, and the operator patched, go out.
 
 One rule per family of operators. Each either follows the batch, or raises :class:`CannotRewrite`; a rule that patches a
 number keeps the result for the stated batch as it was.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx
 
 from onnxviz.graph.batch_state import PROBE, BatchAxis, BatchState, CannotRewrite, resolve_sides
@@ -459,8 +460,6 @@ def recurrent(node: onnx.NodeProto, state: BatchState) -> None:
 
 def shape_of(node: onnx.NodeProto, state: BatchState) -> None:
     """What Shape and Size tell depends on the batch."""
-    import numpy as np
-
     stated, probed = state.shape(node.input[0]), state.probe_shape(node.input[0])
     if node.op_type == "Size":
         state.sized[node.output[0]] = np.asarray(math.prod(stated)), np.asarray(math.prod(probed))
@@ -488,25 +487,56 @@ def einsum(node: onnx.NodeProto, state: BatchState) -> None:
 
 
 _FAMILIES: tuple[tuple[Rule, str], ...] = (
-    (same_axis, "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh DequantizeLinear Dropout Elu "
-     "Erf Exp FastGelu Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not QuantizeLinear "
-     "QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh "
-     "ThresholdedRelu ParametricSoftplus ScaledTanh Affine ImageScaler QLinearSigmoid QLinearLeakyRelu CastLike BiasGelu"),
-    (broadcast, "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean "
-     "Min Mod Mul Or Pow PRelu Sub Sum Where Xor"),
-    (first_axis, "AveragePool BatchNormalization Conv ConvInteger ConvTranspose DeformConv DepthToSpace FusedConv "
-     "GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNormalization InstanceNormalization LpPool LRN MaxPool "
-     "QLinearConv QLinearAveragePool QLinearGlobalAveragePool SpaceToDepth Attention MultiHeadAttention QAttention "
-     "SkipLayerNormalization SkipSimplifiedLayerNormalization NhwcMaxPool GroupNorm RotaryEmbedding"),
-    (reduce, "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
-     "ReduceSumSquare"),
-    (along_axis, "CumSum Hardmax LayerNormalization LogSoftmax LpNormalization RMSNormalization SimplifiedLayerNormalization "
-     "Softmax TopK"),
-    (transpose, "Transpose"), (reshape, "Reshape"), (flatten, "Flatten"), (squeeze, "Squeeze"), (unsqueeze, "Unsqueeze"),
-    (concat, "Concat"), (split, "Split"), (slice_, "Slice"), (gather, "Gather"), (pad, "Pad"), (tile, "Tile"),
-    (expand, "Expand"), (resize, "Resize Upsample"), (matmul, "MatMul MatMulInteger QLinearMatMul"), (gemm, "Gemm"),
-    (recurrent, "LSTM GRU RNN"), (shape_of, "Shape Size"), (einsum, "Einsum"),
-)  # fmt: skip
+    (
+        same_axis,
+        "Abs Acos Acosh Affine Asin Asinh Atan Atanh BiasGelu BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh"
+        " DequantizeLinear Dropout Elu Erf Exp FastGelu Floor Gelu HardSigmoid HardSwish Identity ImageScaler IsInf"
+        " IsNaN LeakyRelu Log Mish Neg Not ParametricSoftplus QLinearLeakyRelu QLinearSigmoid QuantizeLinear QuickGelu"
+        " Reciprocal Relu Round ScaledTanh Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh"
+        " ThresholdedRelu",
+    ),
+    (
+        broadcast,
+        "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean"
+        " Min Mod Mul Or Pow PRelu Sub Sum Where Xor",
+    ),
+    (
+        first_axis,
+        "Attention AveragePool BatchNormalization Conv ConvInteger ConvTranspose DeformConv DepthToSpace FusedConv"
+        " GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNorm GroupNormalization InstanceNormalization"
+        " LRN LpPool MaxPool MultiHeadAttention NhwcMaxPool QAttention QLinearAveragePool QLinearConv"
+        " QLinearGlobalAveragePool RotaryEmbedding SkipLayerNormalization SkipSimplifiedLayerNormalization"
+        " SpaceToDepth",
+    ),
+    (
+        reduce,
+        "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd"
+        " ReduceSum ReduceSumSquare",
+    ),
+    (
+        along_axis,
+        "CumSum Hardmax LayerNormalization LogSoftmax LpNormalization RMSNormalization SimplifiedLayerNormalization"
+        " Softmax TopK",
+    ),
+    (transpose, "Transpose"),
+    (reshape, "Reshape"),
+    (flatten, "Flatten"),
+    (squeeze, "Squeeze"),
+    (unsqueeze, "Unsqueeze"),
+    (concat, "Concat"),
+    (split, "Split"),
+    (slice_, "Slice"),
+    (gather, "Gather"),
+    (pad, "Pad"),
+    (tile, "Tile"),
+    (expand, "Expand"),
+    (resize, "Resize Upsample"),
+    (matmul, "MatMul MatMulInteger QLinearMatMul"),
+    (gemm, "Gemm"),
+    (recurrent, "LSTM GRU RNN"),
+    (shape_of, "Shape Size"),
+    (einsum, "Einsum"),
+)
 
 RULES: dict[str, Rule] = {op_type: rule for rule, op_types in _FAMILIES for op_type in op_types.split()}
 """The rule of each operator that can be followed."""

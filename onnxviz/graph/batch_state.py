@@ -1,4 +1,4 @@
-"""What is known about the batch while a graph is walked: on which axis of each value it lies, and what depends on its size.
+"""Where the batch lies in each value, and what depends on its size: the knowledge gathered while a graph is walked.
 
 The bookkeeping of :mod:`onnxviz.graph.batch`, which the rules of :mod:`onnxviz.graph.batch_rules` read and write.
 """
@@ -112,7 +112,8 @@ class BatchState:
     def sides_like(self, sides: Sequence[int], axis: int, *, reference: str) -> str:
         """Name of a shape vector: ``sides``, except that ``axis`` has the side of the reference's batch axis."""
         shape, side = self.unused(f"{reference}/shape"), self.unused(f"{reference}/batch")
-        parts = [self.store(part, near=reference) if part else "" for part in (list(sides[:axis]), list(sides[axis + 1 :]))]
+        around = (list(sides[:axis]), list(sides[axis + 1 :]))
+        parts = [self.store(part, near=reference) if part else "" for part in around]
         where = self.store([self.axes[reference].axis], near=reference)
         whole = self.unused(f"{reference}/sides")
         self.nodes += [
@@ -133,11 +134,10 @@ class BatchState:
         return repeated
 
     def evaluate_sized(self, node: onnx.NodeProto) -> None:
-        """Follow arithmetic on shapes: evaluate it for both sizes, and see where the results' shapes or contents differ."""
+        """Follow arithmetic on shapes: evaluate it for both sizes, and see where shapes or contents differ."""
         pairs = [self.both(name) if name else None for name in node.input]
-        results = [
-            evaluate(node, [None if pair is None else pair[which] for pair in pairs], opset=self.opset) for which in (0, 1)
-        ]  # fmt: skip
+        operands = [[None if pair is None else pair[which] for pair in pairs] for which in (0, 1)]
+        results = [evaluate(node, given, opset=self.opset) for given in operands]
         for name in filter(None, node.output):
             if name not in results[0] or name not in results[1]:
                 raise CannotRewrite(f"{node.op_type} on the batch's size")

@@ -18,10 +18,12 @@ _COLOURS = (1, 3, 4)
 _CONVOLUTIONS = ("Conv", "ConvInteger", "QLinearConv", "FusedConv", "DeformConv")
 # Operators of which the standard says that axis 1 holds the channels.
 _CHANNEL_FIRST = (
-    *_CONVOLUTIONS, "MaxPool", "AveragePool", "BatchNormalization", "InstanceNormalization", "LRN", "GroupNormalization",
-    "ConvTranspose", "SpaceToDepth", "GlobalAveragePool", "Upsample",
+    *_CONVOLUTIONS, "MaxPool", "AveragePool", "BatchNormalization", "InstanceNormalization", "LRN",
+    "GroupNormalization", "ConvTranspose", "SpaceToDepth", "GlobalAveragePool", "Upsample",
 )  # fmt: skip
-_ARITHMETIC = ("Sub", "Mul", "Div", "Add", "BatchNormalization", "InstanceNormalization", "ImageScaler", "Affine", "Scale")
+_ARITHMETIC = (
+    "Sub", "Mul", "Div", "Add", "BatchNormalization", "InstanceNormalization", "ImageScaler", "Affine", "Scale",
+)  # fmt: skip
 _TRANSPARENT = PASS_THROUGH - {"Reshape", "Flatten", "Squeeze", "Unsqueeze"} | {
     "Pad", "Resize", "Clip", "Gather", "Slice", "Concat", "Split", "Relu", "Neg", "Sqrt", "Pow", "LeakyRelu",
 }  # fmt: skip
@@ -91,7 +93,7 @@ def find_image_input(proto: onnx.ModelProto) -> ImageInput | None:
     Returns
     -------
     ImageInput or None
-        Among the inputs of four axes with 1, 3 or 4 channels, the one that a convolution sees first. None where there is
+        Among the inputs of four axes with 1, 3 or 4 channels, the one that a convolution sees. None where there is
         none; :func:`explain_no_image_input` then says why.
     """
     wiring = Wiring(proto)
@@ -101,14 +103,14 @@ def find_image_input(proto: onnx.ModelProto) -> ImageInput | None:
     if len(found) == 1:
         return found[0][1]
     ranked = sorted(found, key=lambda pair: -pair[0])
-    best, image = ranked[0]
+    best, chosen = ranked[0]
     if best > ranked[1][0]:
-        return image
+        return chosen
     others = ", ".join(repr(other.name) for _, other in ranked[1:])
     return ImageInput(
-        image.name, image.dtype, image.layout, image.channels, image.height, image.width,
-        f"{image.why}; the first of several like it (also {others})", guessed=True,
-        normalises_itself=image.normalises_itself, quantization=image.quantization,
+        chosen.name, chosen.dtype, chosen.layout, chosen.channels, chosen.height, chosen.width,
+        f"{chosen.why}; the first of several like it (also {others})", guessed=True,
+        normalises_itself=chosen.normalises_itself, quantization=chosen.quantization,
     )  # fmt: skip
 
 
@@ -119,7 +121,8 @@ def explain_no_image_input(proto: onnx.ModelProto) -> str:
         if entry.dtype not in _IMAGE_TYPES:
             reasons.append(f"{entry.name!r} takes {entry.dtype or 'values of an unknown type'}, not pixels")
         elif entry.shape is not None and len(entry.shape) != 4:
-            reasons.append(f"{entry.name!r} has {len(entry.shape)} axes, an image has four (batch, channels, height, width)")
+            axes = len(entry.shape)
+            reasons.append(f"{entry.name!r} has {axes} axes, an image has four (batch, channels, height, width)")
         else:
             reasons.append(f"{entry.name!r} has shape {_written(entry.shape)}, without an axis of 1, 3 or 4 channels")
     return "no input takes an image: " + "; ".join(reasons) if reasons else "the network has no input"
@@ -194,10 +197,9 @@ def _follow(name: str, wiring: Wiring) -> _Path:
                 arithmetic = arithmetic or all(other in wiring.constant_names for other in others)
             elif node.op_type == "DequantizeLinear":
                 quantization = quantization or quantization_of(node, wiring)
-            elif node.op_type == "Transpose":
-                if layout is None and tuple(attribute(node, "perm", ())) == (0, 3, 1, 2):
-                    layout = "NHWC"
-                    told_by = "its first Transpose moves the channels from the last place to the second"
+            elif node.op_type == "Transpose" and layout is None and tuple(attribute(node, "perm", ())) == (0, 3, 1, 2):
+                layout = "NHWC"
+                told_by = "its first Transpose moves the channels from the last place to the second"
             if node.op_type in _CHANNEL_FIRST and node.op_type not in _ARITHMETIC:
                 if node.op_type == "QLinearConv":
                     quantization = quantization or _stated_quantization(node.input[1], node.input[2], wiring)
@@ -248,9 +250,9 @@ def find_class_output(proto: onnx.ModelProto) -> ClassOutput | None:
     Returns
     -------
     ClassOutput or None
-        An output with one row of at least two numbers per image (one number where it leaves a Sigmoid), preferring those
-        that leave a Softmax; boxes, maps and sequences are not class scores. ``guessed`` where a feature vector would
-        look the same.
+        An output with one row of at least two numbers per image (one number where it leaves a Sigmoid), preferring
+        those that leave a Softmax; boxes, maps and sequences are not class scores. ``guessed`` where a feature vector
+        would look the same.
     """
     wiring = Wiring(proto)
     outputs = graph_outputs(proto)
@@ -300,7 +302,8 @@ def _judge_output(value: Value, wiring: Wiring) -> tuple[int, ClassOutput] | Non
     else:
         why, guessed = f"{_count(classes)} numbers per image; no layer of a classifier was recognised", True
     guessed = guessed or classes is None
-    rank = 8 * (squashed is not None and (classes or 2) > 1) + 4 * (layer is not None) + 2 * named + (classes in _KNOWN_CLASSES)
+    squashes_many = squashed is not None and classes != 1
+    rank = 8 * squashes_many + 4 * (layer is not None) + 2 * named + (classes in _KNOWN_CLASSES)
     found = ClassOutput(value.name, value.dtype or "", classes, softmax, quantization, why, guessed)
     return rank, found
 

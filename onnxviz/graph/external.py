@@ -1,8 +1,8 @@
 """A model that keeps weights in files beside it comes in; checked and digested data files go out.
 
-The names of those files come from the model, which nobody vouches for. Four layers, as in ``onnx``'s own ``Security.md``:
-the path stays inside the folder, no symbolic link is followed, nothing but a regular file is opened, and that file has no
-second name (a hard link may lead to any file of the same disk; onnxruntime does not look).
+The names of those files come from the model, which nobody vouches for. Four layers, as in ``onnx``'s own
+``Security.md``: the path stays inside the folder, no symbolic link is followed, nothing but a regular file is opened,
+and that file has no second name (a hard link may lead to any file of the same disk; onnxruntime does not look).
 """
 
 from __future__ import annotations
@@ -157,8 +157,9 @@ def _resolve(location: str, tensor: TensorProto, model: Path, root: Path | None)
     try:
         facts = os.lstat(real)
     except OSError as error:
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         raise _refuse(
-            "the data file cannot be found" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "the data file cannot be read",
+            "the data file cannot be found" if missing else "the data file cannot be read",
             tensor, model, got=repr(location),
             next_step="Models with external data are several files: put them all into one folder",
         ) from error  # fmt: skip

@@ -1,4 +1,4 @@
-"""A graph and one of its outputs come in; the value that holds the logits, and the one that holds the features, go out."""
+"""A graph and one of its outputs come in; the values that hold its logits and the features behind it go out."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ _SQUASHING = {
 }
 # What may stand between a classifier and its output without making it another classifier.
 _AFTER_CLASSIFIER = PASS_THROUGH | {
-    "Transpose", "Relu", "Clip", "LeakyRelu", "GlobalAveragePool", "AveragePool", "ReduceMean", "QLinearGlobalAveragePool",
-    "QLinearAveragePool", "BatchNormalization", "GlobalMaxPool", "Neg", "Tanh",
+    "Transpose", "Relu", "Clip", "LeakyRelu", "GlobalAveragePool", "AveragePool", "ReduceMean",
+    "QLinearGlobalAveragePool", "QLinearAveragePool", "BatchNormalization", "GlobalMaxPool", "Neg", "Tanh",
 }  # fmt: skip
 _WITH_CONSTANT = frozenset({"Add", "Sub", "Mul", "Div", "QLinearAdd", "QLinearMul"})
 _CLASSIFIERS = {
     "Gemm": "fully connected layer", "QGemm": "fully connected layer", "MatMul": "fully connected layer",
-    "QLinearMatMul": "fully connected layer", "MatMulInteger": "fully connected layer", "FusedMatMul": "fully connected layer",
-    "MatMulNBits": "fully connected layer", "Conv": "convolution", "QLinearConv": "convolution",
-    "ConvInteger": "convolution", "FusedConv": "convolution", "Einsum": "fully connected layer",
+    "QLinearMatMul": "fully connected layer", "MatMulInteger": "fully connected layer",
+    "FusedMatMul": "fully connected layer", "MatMulNBits": "fully connected layer", "Conv": "convolution",
+    "QLinearConv": "convolution", "ConvInteger": "convolution", "FusedConv": "convolution", "Einsum": "fully connected layer",
     "LinearClassifier": "linear classifier",
 }  # fmt: skip
+_MAPS = ("conv", "relu", "activation", "add", "concat", "normalization")
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -62,8 +63,8 @@ def find_logits_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
     Returns
     -------
     Landmark or None
-        Followed back through reshaping, casting and quantisation; a Softmax written out as Exp, ReduceSum and Div counts.
-        Without any of them the output itself, or the real numbers that its final QuantizeLinear was made from. None
+        Followed back through reshaping, casting and quantisation; a Softmax written out as Exp, ReduceSum and Div
+        counts. Without any of them the output itself, or the real numbers that its final QuantizeLinear was made from. None
         where no node makes the output.
     """
     wiring = Wiring(proto)
@@ -84,7 +85,8 @@ def find_logits_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
     if before_quantization:
         why = "the real numbers that the quantised output is made from; the graph has no Softmax"
         return Landmark(before_quantization, why, guessed=False)
-    return Landmark(output, "the output itself: the graph has no Softmax or Sigmoid behind its last layer", guessed=False)
+    why = "the output itself: the graph has no Softmax or Sigmoid behind its last layer"
+    return Landmark(output, why, guessed=False)
 
 
 def squashing_node(wiring: Wiring, output: str) -> str | None:
@@ -177,14 +179,10 @@ def _classifier(output: str, wiring: Wiring) -> onnx.NodeProto | None:
             name = source[0]
             continue
         single = node.op_type in _WITH_CONSTANT and len(constants) == len(node.input) - 1
-        if node.op_type == "Split" or (node.op_type not in _AFTER_CLASSIFIER and not single and not _is_l2_scaled(node)):
+        if node.op_type not in _AFTER_CLASSIFIER and not single:
             return None
         name = wiring.data_input(node)
     return None
-
-
-def _is_l2_scaled(node: onnx.NodeProto) -> bool:
-    return node.op_type == "LpNormalization"
 
 
 def is_normalized_embedding(output: str, wiring: Wiring) -> bool:
@@ -225,7 +223,7 @@ def _coarsest_map(output: str, wiring: Wiring, values: dict[str, Value]) -> Land
             needed.update(filter(None, node.input))
     best: tuple[int, str] | None = None
     for value in values.values():
-        if value.name not in needed or value.kind not in ("conv", "relu", "activation", "add", "concat", "normalization"):
+        if value.name not in needed or value.kind not in _MAPS:
             continue
         if value.dtype not in _FLOATS or value.shape is None or len(value.shape) != 4:
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from numpy.typing import NDArray
 
 from onnxviz.errors import ModelError
@@ -27,7 +27,7 @@ _LARGEST_PROTOBUF = (1 << 31) - 1
 _OTHER_FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xff\xd8\xff", "a JPEG picture", ""),
     (0, b"\x89PNG", "a PNG picture", ""),
-    (0, b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or a Keras file", "Export the network to ONNX first"),
+    (0, b"PK\x03\x04", "a zip archive, as PyTorch and Keras write them", "Export the network to ONNX first"),
     (0, b"\x89HDF", "an HDF5 file, such as a Keras model", "Export the network to ONNX first"),
     (4, b"TFL3", "a TensorFlow Lite model", "Convert it with tf2onnx first"),
     (4, b"ORTM", "a model in onnxruntime's own .ort format", "Keep the .onnx file it was made from and pass that"),
@@ -46,7 +46,7 @@ class LoadedModel:
     path: Path
     """Absolute path of the file."""
     proto: onnx.ModelProto
-    """The graph in computing order, local functions written out, weights off the list of inputs, external data not read."""
+    """In computing order, local functions written out, weights off the list of inputs, external data not read."""
     sha256: str
     """Digest of the file; with external data, of the file's digest and those of its data files."""
     data_directory: Path | None
@@ -76,8 +76,8 @@ def read_model(path: str | os.PathLike[str], *, external_data_root: Path | None 
     Raises
     ------
     ModelError
-        Missing, unreadable, empty, cut short, of another format, above 2 GiB, structurally broken, or with external data
-        that cannot be trusted.
+        Missing, unreadable, empty, cut short, of another format, above 2 GiB, structurally broken, or with external
+        data that cannot be trusted.
     UnsupportedOperatorError
         Operators that onnxruntime does not have.
     """
@@ -189,7 +189,7 @@ def _parse(content: bytes, file: Path) -> onnx.ModelProto:
             next_step="Keep the .onnx file it was made from and pass that",
         )  # fmt: skip
     try:
-        proto = onnx.ModelProto.FromString(content)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except (DecodeError, RecursionError, ValueError) as error:
         raise ModelError(
             "not an ONNX model, cut short, or nested too deeply", where=file.name, got=f"{len(content)} bytes",

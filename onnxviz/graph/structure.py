@@ -26,8 +26,8 @@ _RUNTIME_DOMAINS = frozenset(
 # Operators of the first ONNX releases that onnxruntime still runs although the standard has dropped them.
 _DROPPED = frozenset(
     {
-        "Affine", "ATen", "Crop", "DynamicSlice", "GivenTensorFill", "GRUUnit", "ImageScaler", "MeanVarianceNormalization",
-        "ParametricSoftplus", "Scale", "ScaledTanh", "SimplifiedLayerNormalization",
+        "Affine", "ATen", "Crop", "DynamicSlice", "GivenTensorFill", "GRUUnit", "ImageScaler",
+        "MeanVarianceNormalization", "ParametricSoftplus", "Scale", "ScaledTanh", "SimplifiedLayerNormalization",
     }
 )  # fmt: skip
 _DEEPEST_CALL = 100
@@ -73,8 +73,8 @@ def check_operators(proto: onnx.ModelProto, *, where: str) -> None:
         raise UnsupportedOperatorError(
             "operators that onnxruntime does not have", where=where, got=listed,
             allowed="the domains ai.onnx, ai.onnx.ml and com.microsoft",
-            next_step="Export the model without custom operators, or as local functions; libraries of operators are never"
-            " loaded",
+            next_step="Export the model without custom operators, or as local functions; libraries of operators are"
+            " never loaded",
         )  # fmt: skip
     if default_opset(proto) == 1 and not any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
         standard = next((n for n in _every_node(proto.graph.node) if n.domain in ("", "ai.onnx")), None)
@@ -116,10 +116,10 @@ def _check_calls(proto: onnx.ModelProto, *, where: str) -> None:
         names = [f"{function.domain}::{function.name}" for function in proto.functions]
         doubled = next(name for name in names if names.count(name) > 1)
         raise ModelError("two local functions have the same name", where=where, got=repr(doubled))
-    calls = {
-        key: [(node.domain, node.op_type) for node in _every_node(function.node) if (node.domain, node.op_type) in functions]
-        for key, function in functions.items()
-    }  # fmt: skip
+    used = {
+        key: [(node.domain, node.op_type) for node in _every_node(function.node)] for key, function in functions.items()
+    }
+    calls = {key: [callee for callee in callees if callee in functions] for key, callees in used.items()}
     # Callees first, by counting what is still open: a recursive walk would be as deep as the file wants it to be.
     depth: dict[tuple[str, str], int] = {}
     size: dict[tuple[str, str], int] = {}
@@ -153,8 +153,8 @@ def _check_calls(proto: onnx.ModelProto, *, where: str) -> None:
 def normalize_graph(proto: onnx.ModelProto, *, where: str) -> None:
     """Check the main graph, put its nodes into computing order and take the weights off its list of inputs, in place.
 
-    Files of IR version 3 list every weight as an input that a caller might override. Nobody does here, onnxruntime cannot
-    fold such weights and warns once for each, so they become plain weights and the file's IR version 4.
+    Files of IR version 3 list every weight as an input that a caller might override. Nobody does here, onnxruntime
+    cannot fold such weights and warns once for each, so they become plain weights and the file's IR version 4.
 
     Raises
     ------

@@ -61,9 +61,9 @@ _KINDS = {
     "transposed conv": ("ConvTranspose", "QLinearConvTranspose", "ConvTransposeWithDynamicPads"),
     "relu": ("Relu",),
     "activation": (
-        "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "Sigmoid", "HardSigmoid", "HardSwish",
-        "Swish", "Mish", "Softplus", "Softsign", "Tanh", "ThresholdedRelu", "QLinearSigmoid", "QLinearLeakyRelu", "Shrink",
-        "ScaledTanh", "ParametricSoftplus", "Clip",
+        "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "Sigmoid",
+        "HardSigmoid", "HardSwish", "Swish", "Mish", "Softplus", "Softsign", "Tanh", "ThresholdedRelu",
+        "QLinearSigmoid", "QLinearLeakyRelu", "Shrink", "ScaledTanh", "ParametricSoftplus", "Clip",
     ),
     "pool": (
         "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool", "QLinearAveragePool",
@@ -78,8 +78,8 @@ _KINDS = {
     "concat": ("Concat", "QLinearConcat", "ConcatFromSequence"),
     "add": ("Add", "Sum", "QLinearAdd"),
     "attention": (
-        "Attention", "MultiHeadAttention", "QAttention", "GroupQueryAttention", "PackedAttention", "DecoderMaskedMultiHeadAttention",
-        "PackedMultiHeadAttention",
+        "Attention", "MultiHeadAttention", "QAttention", "GroupQueryAttention", "PackedAttention",
+        "DecoderMaskedMultiHeadAttention", "PackedMultiHeadAttention",
     ),
     "quantize": ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     "reshape": (
@@ -99,7 +99,8 @@ _KINDS = {
     "shape": ("Shape", "Size"),
     "control flow": ("If", "Loop", "Scan"),
     "tree or linear model": (
-        "TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVMClassifier", "SVMRegressor",
+        "TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble", "LinearClassifier", "LinearRegressor",
+        "SVMClassifier", "SVMRegressor",
     ),
 }  # fmt: skip
 _KIND_OF = {op_type: kind for kind, op_types in _KINDS.items() for op_type in op_types}
@@ -167,9 +168,7 @@ def match_values(values: Iterable[Value], pattern: str) -> tuple[Value, ...]:
 
 def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:
     """The inputs that a caller must feed, in the file's order."""
-    return tuple(
-        GraphInput(value.name, _dtype(value.type), _shape(value.type)) for value in real_inputs(proto.graph)
-    )
+    return tuple(GraphInput(value.name, _dtype(value.type), _shape(value.type)) for value in real_inputs(proto.graph))
 
 
 def graph_outputs(proto: onnx.ModelProto) -> tuple[Value, ...]:
@@ -273,7 +272,7 @@ def _dtype(found: onnx.TypeProto) -> str | None:
     if held is None:
         return None
     if held != "tensor_type":
-        return held.removesuffix("_type").removesuffix("_tensor")
+        return str(held).removesuffix("_type").removesuffix("_tensor")
     return dtype_name(found.tensor_type.elem_type)
 
 
@@ -284,7 +283,7 @@ def dtype_name(elem_type: int) -> str | None:
     if elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
         return "float32" if elem_type == TensorProto.FLOAT else "float64"
     try:
-        return TensorProto.DataType.Name(elem_type).lower()
+        return str(TensorProto.DataType.Name(elem_type)).lower()
     except ValueError:
         return None
 
@@ -307,4 +306,3 @@ def _clips_at_zero(node: onnx.NodeProto, wiring: Wiring) -> bool:
             return bool(entry.f == 0.0)
     low = wiring.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
     return low is not None and low.size == 1 and float(low.ravel()[0]) == 0.0
-

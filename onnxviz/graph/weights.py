@@ -25,7 +25,8 @@ _TRANSPOSED = ("ConvTranspose", "QLinearConvTranspose")
 # What may stand right behind a convolution and still be called by its name: its bias, scaling and activation.
 _BEHIND = PASS_THROUGH | {
     "Add", "Sub", "Mul", "Div", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Relu", "Clip",
-    "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Gelu", "Mish", "Tanh", "Softplus", "Transpose",
+    "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Gelu", "Mish", "Tanh", "Softplus",
+    "Transpose",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def first_convolution(proto: onnx.ModelProto) -> str | None:
         if not any(name in reached for name in node.input):
             continue
         if node.op_type in _CONVOLUTIONS and node.input[0] in reached:
-            return node.output[0]
+            return str(node.output[0])
         reached.update(filter(None, node.output))
     return None
 
@@ -212,7 +213,7 @@ def _along(parameter: NDArray[Any] | None, axes: int, axis: int) -> NDArray[np.f
 
 
 def _scale_behind(node: onnx.NodeProto, wiring: Wiring) -> NDArray[Any]:
-    """The weights' scale of a ConvInteger: dynamic quantisation multiplies it to the input's scale, and that to the result."""
+    """The weights' scale of a ConvInteger: dynamic quantisation multiplies the result by it and the input's scale."""
     name = node.output[0]
     for _ in range(3):
         for reader in wiring.readers.get(name, []):

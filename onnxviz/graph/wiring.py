@@ -35,9 +35,9 @@ PASS_THROUGH = frozenset(
 # Deterministic operators that a constant may pass through on its way to being used as a weight or a shape.
 _FOLDABLE = frozenset(
     {
-        "Abs", "Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "DequantizeLinear", "Div", "Equal", "Expand", "Flatten",
-        "Floor", "Gather", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "QuantizeLinear", "Range", "Reciprocal",
-        "ReduceL2", "ReduceProd", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile",
+        "Abs", "Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "DequantizeLinear", "Div", "Equal", "Expand",
+        "Flatten", "Floor", "Gather", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "QuantizeLinear", "Range",
+        "Reciprocal", "ReduceL2", "ReduceProd", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile",
         "Transpose", "Unsqueeze", "Where",
     }
 )  # fmt: skip
@@ -165,7 +165,8 @@ class Wiring:
     def constant(self, name: str) -> NDArray[Any] | None:
         """What the value always holds, or None where it depends on an input, lies outside the file or cannot be told.
 
-        Follows initializers and Constant nodes through shape arithmetic, Cast, DequantizeLinear, Transpose and the like.
+        Follows initializers and Constant nodes through shape arithmetic, Cast, DequantizeLinear, Transpose and the
+        like.
         """
         if name not in self._folded:
             self._folded[name] = None  # a cycle, which the loader refuses, then ends here instead of recursing
@@ -218,8 +219,8 @@ def _constant_node(node: onnx.NodeProto) -> NDArray[Any] | None:
 def evaluate(node: onnx.NodeProto, operands: list[NDArray[Any] | None], *, opset: int) -> dict[str, NDArray[Any]]:
     """What one deterministic operator makes of constants, by output name; empty where it cannot be told.
 
-    The arithmetic is that of the reference implementation in ``onnx``. Results above a fixed size are refused, so that a
-    file cannot make the caller allocate without bound.
+    The arithmetic is that of the reference implementation in ``onnx``. Results above a fixed size are refused, so that
+    a file cannot make the caller allocate without bound.
     """
     if _result_size(node, operands) > _LARGEST_FOLDED:
         return {}
@@ -264,7 +265,8 @@ def _result_size(node: onnx.NodeProto, operands: list[NDArray[Any] | None]) -> i
 def _dequantize(node: onnx.NodeProto, operands: list[NDArray[Any] | None]) -> NDArray[Any]:
     """ONNX DequantizeLinear: (stored - zero point) × scale, per tensor, per axis or per block (opset 21)."""
     stored, scale = operands[0], operands[1]
-    assert stored is not None and scale is not None
+    assert stored is not None
+    assert scale is not None
     zero_point = operands[2] if len(operands) > 2 else None
     axis = int(attribute(node, "axis", 1))
     block = int(attribute(node, "block_size", 0))
