@@ -51,6 +51,12 @@ def with_random_weights(model: onnx.ModelProto, *, seed: int) -> onnx.ModelProto
         graph.initializer.append(numpy_helper.from_array(weights, node.output[0]))
         graph.input.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, shape))
         spent.add(node.input[0])
+    # A few statistics are the real ones, which do not go with random weights: some variances are 1e-14.
+    for tensor in graph.initializer:
+        reader, place = roles.get(tensor.name, (None, 0))
+        if reader is not None and reader.op_type == "BatchNormalization" and place > 0 and tensor.name in shapes:
+            values = _draw(random, reader, place, list(tensor.dims)).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     del graph.node[:]
     graph.node.extend(kept)
     still_read = {name for node in graph.node for name in node.input}

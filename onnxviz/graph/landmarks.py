@@ -32,7 +32,8 @@ _CLASSIFIERS = {
     "Gemm": "fully connected layer", "QGemm": "fully connected layer", "MatMul": "fully connected layer",
     "QLinearMatMul": "fully connected layer", "MatMulInteger": "fully connected layer",
     "FusedMatMul": "fully connected layer", "MatMulNBits": "fully connected layer", "Conv": "convolution",
-    "QLinearConv": "convolution", "ConvInteger": "convolution", "FusedConv": "convolution", "Einsum": "fully connected layer",
+    "QLinearConv": "convolution", "ConvInteger": "convolution", "FusedConv": "convolution",
+    "Einsum": "fully connected layer",
     "LinearClassifier": "linear classifier",
 }  # fmt: skip
 _MAPS = ("conv", "relu", "activation", "add", "concat", "normalization")
@@ -64,8 +65,8 @@ def find_logits_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
     -------
     Landmark or None
         Followed back through reshaping, casting and quantisation; a Softmax written out as Exp, ReduceSum and Div
-        counts. Without any of them the output itself, or the real numbers that its final QuantizeLinear was made from. None
-        where no node makes the output.
+        counts. Without any of them the output itself, or the real numbers that its final QuantizeLinear was made from.
+        None where no node makes the output.
     """
     wiring = Wiring(proto)
     if output not in wiring.producer:

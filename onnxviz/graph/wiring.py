@@ -37,8 +37,8 @@ _FOLDABLE = frozenset(
     {
         "Abs", "Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "DequantizeLinear", "Div", "Equal", "Expand",
         "Flatten", "Floor", "Gather", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "QuantizeLinear", "Range",
-        "Reciprocal", "ReduceL2", "ReduceProd", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile",
-        "Transpose", "Unsqueeze", "Where",
+        "Reciprocal", "ReduceL2", "ReduceProd", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Sqrt", "Squeeze",
+        "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
     }
 )  # fmt: skip
 _LARGEST_FOLDED = 1 << 28  # elements: 1 GiB of float32, more than any single weight tensor of a vision network
