@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onnxviz.methods.predictions import predictions
     from onnxviz.methods.top_patches import top_patches
     from onnxviz.pictures import grid_image, plot, save_figure
-    from onnxviz.report import audit
+    from onnxviz.report.audit import audit
     from onnxviz.runtime.model import Model
     from onnxviz.runtime.opening import load
     from onnxviz.runtime.output import OutputContract
@@ -57,7 +57,7 @@ _HOMES = {
     "onnxviz.methods.predictions": ("predictions",),
     "onnxviz.methods.top_patches": ("top_patches",),
     "onnxviz.pictures": ("grid_image", "plot", "save_figure"),
-    "onnxviz.report": ("audit",),
+    "onnxviz.report.audit": ("audit",),
     "onnxviz.runtime.model": ("Model",),
     "onnxviz.runtime.opening": ("load",),
     "onnxviz.runtime.output": ("OutputContract",),

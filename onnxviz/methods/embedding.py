@@ -98,7 +98,7 @@ def _tsne(array: NDArray[Any], perplexity: float, seed: int) -> NDArray[np.float
     if not np.ptp(array, axis=0).any():
         # Images that are all alike have no map; every point is the same.
         return np.zeros((len(array), 2))
-    k = min(len(array) - 1, max(1, int(3 * perplexity)))
+    k = min(len(array) - 1, int(3 * perplexity + 1))
     distances, indices = NearestNeighbors(n_neighbors=k).fit(array).kneighbors()
     start, _ = _pca(array, seed)
     start = start / max(float(np.std(start[:, 0])), 1e-300) * 1e-4
@@ -133,7 +133,11 @@ def _scikit_tsne(
     import scipy.sparse
     from sklearn.manifold import TSNE
 
-    n, k = distances.shape
+    n = len(distances)
+    # scikit-learn expects every point to be its own first neighbour.
+    distances = np.hstack([np.zeros((n, 1)), distances])
+    indices = np.hstack([np.arange(n)[:, None], indices])
+    k = distances.shape[1]
     graph = scipy.sparse.csr_matrix((distances.ravel(), indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
     solver = TSNE(
         metric="precomputed", init=start.astype(np.float32), perplexity=perplexity, random_state=seed, n_jobs=1

@@ -132,9 +132,10 @@ def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clea
             "the value has no such element", where="target", got=f"{name}{list(place)}",
             allowed=f"{len(shape) - 1} indices below {shape[1:]} (the batch axis is left out)",
         )  # fmt: skip
+    element: tuple[Any, ...] = (slice(None), *place)
     return Target(
         (name,),
-        lambda outputs: np.asarray(outputs[name][(slice(None), *place)], dtype=_real(outputs[name].dtype)),
+        lambda outputs: np.asarray(outputs[name][element], dtype=_real(outputs[name].dtype)),
         f"{name}{list(place)}",
         "logit" if name == model.logits_value else "value",
         None,

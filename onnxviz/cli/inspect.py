@@ -1,0 +1,129 @@
+"""``onnxviz inspect``: inputs, outputs, contracts and values of a model as a table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxviz.cli.options import JSON, Labels, ModelPath, Preprocess, Quiet, Timeout
+from onnxviz.cli.supervise import supervise
+from onnxviz.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from onnxviz.graph.values import Value
+    from onnxviz.runtime.model import Model
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    model: ModelPath,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Values to list, by name or glob; may be repeated. [default: all]"),
+    ] = None,
+    labels: Labels = None,
+    preprocess: Preprocess = None,
+    json: JSON = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+) -> None:
+    """List a model's inputs, outputs, contracts and values."""
+
+    def work() -> None:
+        from onnxviz.runtime.opening import load
+
+        opened = load(model, preprocess=preprocess, labels=labels, timeout=timeout)
+        found = {value.name: value for pattern in values or ["*"] for value in opened.values(pattern)}
+        if json is not None:
+            _write(_numbers(opened, found), json)
+        if not quiet and str(json) != "-":
+            _print(opened, found)
+
+    raise typer.Exit(supervise(work, timeout=timeout))
+
+
+def _numbers(model: Model, found: dict[str, Value]) -> dict[str, Any]:
+    shapes = model.shapes()
+
+    def entry(value: Value) -> dict[str, Any]:
+        return {
+            "name": value.name, "dtype": value.dtype, "shape": value.shape,
+            "shape_for_one_image": shapes.get(value.name), "operator": value.op_type, "node": value.node, "kind": value.kind,
+        }  # fmt: skip
+
+    return {
+        "model": model.name,
+        "sha256": model.sha256,
+        "inputs": [entry(value) for value in model.inputs],
+        "outputs": [entry(value) for value in model.outputs],
+        "input_contract": model.preprocess.to_json() if model.preprocess else None,
+        "output_contract": model.output.to_json(),
+        "feature_value": model.feature_value,
+        "logits_value": model.logits_value,
+        "macs": model.macs,
+        "values": [entry(value) for value in found.values()],
+    }
+
+
+def _write(numbers: dict[str, Any], json: Path) -> None:
+    from onnxviz.report.numbers import json_bytes, plain
+    from onnxviz.report.writer import write_file
+
+    data = json_bytes(plain(numbers)[0])
+    if str(json) == "-":
+        sys.stdout.write(data.decode("ascii"))
+        sys.stdout.flush()
+    else:
+        write_file(json, data)
+
+
+def _print(model: Model, found: dict[str, Value]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shapes = model.shapes()
+    # In a pipe the lines are as long as they need to be: a program reads them.
+    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    preprocess, output = model.preprocess, model.output
+    rows = [
+        ("model", f"{model.name}, SHA-256 {model.sha256[:16]}..., {model.macs:,} multiply-accumulates an image"),
+        *(("input", f"{value.name}: {value.dtype} {_shape(value.shape)}") for value in model.inputs),
+        *(("output", f"{value.name}: {value.dtype} {_shape(value.shape)}") for value in model.outputs),
+        (
+            "preprocess",
+            preprocess.why + (" (a guess)" if preprocess.guessed else "") if preprocess else "takes no image",
+        ),
+        ("scores", f"{output.output} holds {output.kind}: {output.why}" + (" (a guess)" if output.guessed else "")),
+        (
+            "features",
+            f"{model.feature_landmark.value}: {model.feature_landmark.why}" if model.feature_landmark else "none found",
+        ),
+    ]
+    for name, text in rows:
+        facts.add_row(Text(name, style="bold"), Text(printable(text)))
+    console.print(facts)
+    console.print()
+    table = Table(box=None, pad_edge=False)
+    for column in ("value", "kind", "operator", "dtype", "shape for one image"):
+        table.add_column(column, no_wrap=column == "value", overflow="fold")
+    for value in found.values():
+        shape = shapes.get(value.name, value.shape)
+        table.add_row(
+            *(
+                Text(printable(cell))
+                for cell in (value.name, value.kind, value.op_type, value.dtype or "?", _shape(shape))
+            )
+        )
+    console.print(table)
+
+
+def _shape(shape: Any) -> str:
+    if shape is None:
+        return "?"
+    return " x ".join("?" if size is None else str(size) for size in shape) or "scalar"

@@ -1,0 +1,53 @@
+"""``onnxviz occlusion``: how an output answers when a patch hides part of one image."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from onnxviz.cli.options import JSON, Device, Images, Labels, ModelPath, Out, Preprocess, Quiet, Threads, Timeout
+from onnxviz.cli.single import read_images, run_single
+
+__all__ = ["occlusion"]
+
+
+def occlusion(
+    model: ModelPath,
+    image: Images,
+    target: Annotated[
+        str, typer.Option(metavar="TARGET", help="top1, a class number, a label, or an element such as 'boxes[0,4]'.")
+    ] = "top1",
+    window: Annotated[
+        int | None, typer.Option(metavar="PIXELS", min=1, help="Side of the patch. [default: a seventh of the image]")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(metavar="PIXELS", min=1, help="Step of the patch. [default: a quarter of the window]")
+    ] = None,
+    baseline: Annotated[
+        str, typer.Option(metavar="FILL", help="What the patch holds: mean (of this image), dataset, grey, blur, ...")
+    ] = "mean",
+    labels: Labels = None,
+    preprocess: Preprocess = None,
+    out: Out = None,
+    json: JSON = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+) -> None:
+    """Slide a patch over an image and draw the target's score at each position."""
+
+    def method(opened: Any) -> Any:
+        from onnxviz.methods.occlusion import occlusion as compute
+
+        images = read_images(image, opened, 0, 0)
+        side = max(1, round(min(opened.preprocess.size) / 7)) if window is None else window
+        step = max(1, side // 4) if stride is None else stride
+        chosen: int | str = int(target) if target.lstrip("-").isdigit() else target
+        return compute(opened, images, target=chosen, window=side, stride=step, baseline=baseline)
+
+    run_single(
+        "occlusion", method, model=model, out=out, json=json, timeout=timeout, quiet=quiet, preprocess=preprocess,
+        labels=labels, device=device, threads=threads,
+    )  # fmt: skip

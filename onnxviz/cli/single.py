@@ -1,0 +1,122 @@
+"""What the subcommands of one method share: open the model, read the images, write the picture and the numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxviz.cli.supervise import supervise
+from onnxviz.cli.terminal import printable, progress
+from onnxviz.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxviz.inputs.images import ImageSet
+    from onnxviz.runtime.model import Model
+
+__all__ = ["read_images", "run_single"]
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def run_single(
+    name: str,
+    method: Callable[[Model], Any],
+    *,
+    model: Path,
+    out: Path | None,
+    json: Path | None,
+    quiet: bool,
+    timeout: float | None = None,
+    **opening: Any,
+) -> None:
+    """Open ``model``, apply ``method``, write the picture and the numbers, and leave with the exit code.
+
+    Parameters
+    ----------
+    name : str
+        The subcommand's name, which also names the picture where ``out`` is None and no numbers are asked for.
+    method : callable
+        From the opened model to a result, or to a mapping of names to results, each of which gets a picture.
+    """
+    import typer
+
+    def work() -> None:
+        place = out if out is not None or json is not None else Path(f"{name}.png")
+        _check_places(place, json)
+        with progress(quiet=quiet) as show:
+            steps = _Steps(show, 3)
+            steps("opening " + model.name)
+            from onnxviz.runtime.opening import load
+
+            opened = load(model, timeout=timeout, **{key: value for key, value in opening.items() if value is not None})
+            steps(name)
+            result = method(opened)
+            steps("writing")
+            written = _write(result, place, json)
+        if not quiet:
+            for path in written:
+                print(printable(str(path)))
+
+    raise typer.Exit(supervise(work, timeout=timeout))
+
+
+class _Steps:
+    def __init__(self, show: Callable[[str, int, int], None] | None, count: int) -> None:
+        self._show, self._count, self._done = show, count, 0
+
+    def __call__(self, what: str) -> None:
+        if self._show is not None:
+            self._show(what, self._done, self._count)
+        self._done += 1
+
+
+def read_images(source: Path, model: Model, limit: int, seed: int) -> ImageSet:
+    """The images for a model, at most ``limit`` of them (0: all)."""
+    from onnxviz.inputs.images import load_images
+
+    images = load_images(source, model)
+    for skipped in images.skipped[:10]:
+        sys.stderr.write(printable(f"skipped {skipped.name}: {skipped.reason}") + "\n")
+    return images.sample(limit, seed) if 0 < limit < len(images) else images
+
+
+def _check_places(out: Path | None, json: Path | None) -> None:
+    """Refuse before the work what could not be written after it."""
+    for path in (out, json):
+        if path is None or str(path) == "-":
+            continue
+        if not path.absolute().parent.is_dir():
+            raise InputError(
+                "the folder to write into does not exist", where=str(path), next_step="Create it, or name another place"
+            )
+        if path.is_dir():
+            raise InputError("is a folder", where=str(path), allowed="the name of a file")
+    if out is not None and out.suffix.lower() not in FORMATS:
+        raise InputError(
+            "the ending does not name a format", where=str(out), got=repr(out.suffix), allowed=", ".join(FORMATS)
+        )
+
+
+def _write(result: Any, out: Path | None, json: Path | None) -> list[Path]:
+    from onnxviz.pictures import plot, save_figure
+    from onnxviz.report.numbers import json_bytes, result_numbers
+    from onnxviz.report.writer import write_file
+
+    results = dict(result) if isinstance(result, Mapping) else {"": result}
+    written = []
+    if out is not None:
+        for number, item in enumerate(results.values()):
+            # Several values give several pictures: maps.png, maps-2.png, ...
+            place = out if number == 0 else out.with_name(f"{out.stem}-{number + 1}{out.suffix}")
+            written.append(save_figure(plot(item), place))
+    if json is not None:
+        numbers = [result_numbers(item) for item in results.values()]
+        data = json_bytes(numbers if isinstance(result, Mapping) else numbers[0])
+        if str(json) == "-":
+            sys.stdout.write(data.decode("ascii"))
+            sys.stdout.flush()
+        else:
+            written.append(write_file(json, data))
+    return written

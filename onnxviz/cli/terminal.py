@@ -1,0 +1,53 @@
+"""What is being done → a bar on a terminal, plain lines in a pipe, nothing when quiet; always on the error stream."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["printable", "progress"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """A function (what, done, of) that shows how far the work is; None when quiet."""
+    if quiet:
+        yield None
+        return
+    if not sys.stderr.isatty():
+        yield _line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Description(TextColumn):
+        # A model's name is text, not markup.
+        def render(self, task):  # type: ignore[no-untyped-def]
+            return Text(printable(task.description), overflow="ellipsis", no_wrap=True)
+
+    with Progress(
+        SpinnerColumn(), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), Description(""),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("", total=None)
+
+        def show(what: str, done: int, of: int) -> None:
+            bar.update(task, description=what, completed=done, total=of)
+
+        yield show
+
+
+def _line(what: str, done: int, of: int) -> None:
+    sys.stderr.write(
+        f"[{done + 1:>{len(str(of))}}/{of}] {printable(what)}\n".encode("ascii", "backslashreplace").decode()
+    )
+    sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Text without control characters: names of files and values must not write on the terminal."""
+    return "".join(part if part.isprintable() else "�" for part in text)

@@ -1,0 +1,112 @@
+"""One model and its images, with the options of an audit, as every section of the report sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnxviz.graph.values import Value
+from onnxviz.inputs.images import ImageBatch, ImageSet
+from onnxviz.report.budget import DEFAULT_OCCLUSION_MACS
+from onnxviz.report.rules import Facts
+from onnxviz.report.section import SectionSkipped
+from onnxviz.runtime.model import Model
+
+__all__ = ["Examination", "Options"]
+
+_ACTIVATION_KINDS = frozenset({"relu", "activation"})
+_MAP_KINDS = _ACTIVATION_KINDS | {"conv", "transposed conv", "add", "concat", "normalization", "pool", "multiply"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller of an audit chose."""
+
+    values: tuple[str, ...] = ()
+    target: Any = "top1"
+    seed: int = 0
+    occlusion_budget: int = DEFAULT_OCCLUSION_MACS
+
+
+@dataclass
+class Examination:
+    """What sections share: the model, the images, the options, and what other sections found out."""
+
+    model: Model
+    images: ImageSet | None
+    no_images: str
+    """Why there are no images; ``""`` where there are."""
+    options: Options
+    facts: Facts = field(default_factory=Facts)
+    shared: dict[str, Any] = field(default_factory=dict)
+    """Results that a later section uses again, by name."""
+
+    def need_images(self, least: int = 1) -> ImageSet:
+        """The images, or a `SectionSkipped` that says why there are none or too few."""
+        if self.images is None:
+            raise SectionSkipped(self.no_images)
+        if not len(self.images):
+            raise SectionSkipped("no image could be read")
+        if len(self.images) < least:
+            count = len(self.images)
+            raise SectionSkipped(f"{count} image{'' if count == 1 else 's'}; at least {least} are needed")
+        return self.images
+
+    @cached_property
+    def first_batch(self) -> ImageBatch:
+        """The first few images, encoded."""
+        images = self.need_images()
+        batch = next(iter(images.batches(_COMPARED)), None)
+        if batch is None:
+            raise SectionSkipped("no image could be read")
+        return batch
+
+    @cached_property
+    def maps(self) -> tuple[Value, ...]:
+        """Values with channels and at least 2 × 2 positions, in order: activations where the graph has some."""
+        candidates = []
+        for value in self.model.values():
+            if value.op_type and value.kind in _MAP_KINDS and self.is_map(value.name):
+                candidates.append(value)
+        activations = [value for value in candidates if value.kind in _ACTIVATION_KINDS]
+        return tuple(activations if len(activations) >= 3 else candidates)
+
+    def is_map(self, name: str) -> bool:
+        """Whether a value holds floating-point channels with at least 2 × 2 positions."""
+        shape = self.model.shapes().get(name)
+        if shape is None or len(shape) != 4 or "float" not in self.model.dtypes().get(name, ""):
+            return False
+        axis = self.model.channel_axis(name)
+        return all(size >= 2 for index, size in enumerate(shape) if index not in (0, axis))
+
+    @cached_property
+    def float_outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs that are arrays of numbers."""
+        kinds = ("float", "int", "uint")
+        return tuple(
+            value.name for value in self.model.outputs if self.model.dtypes().get(value.name, "").startswith(kinds)
+        )
+
+    def chosen_values(self, count: int) -> tuple[str, ...]:
+        """The values that the caller asked for, or ``count`` of `maps` spread evenly over the depth."""
+        if self.options.values:
+            names = [value.name for pattern in self.options.values for value in self.model.values(pattern)]
+            floats = set(self.model.float_values())
+            return tuple(name for name in dict.fromkeys(names) if name in floats)
+        return tuple(value.name for value in spread(self.maps, count))
+
+
+_COMPARED = 5
+
+
+def spread(items: Sequence[Any], count: int) -> tuple[Any, ...]:
+    """``count`` items at even distances, first and last included; all of them where there are not more."""
+    if len(items) <= count:
+        return tuple(items)
+    return tuple(
+        items[index] for index in dict.fromkeys(np.linspace(0, len(items) - 1, count).round().astype(int).tolist())
+    )
