@@ -26,3 +26,28 @@ def karpathy_grid(points: np.ndarray) -> np.ndarray:
             used.add(best)
             cells[row, column] = best
     return cells
+
+
+# -- Maximally activating patches ----------------------------------------------------------------------------------
+
+
+def strongest_units(maps: np.ndarray, channel: int, k: int, per_image: int) -> list[tuple[float, int, int, int]]:
+    """All units of a channel as (score, image, row, column), strongest first, ties to the earlier image and unit.
+
+    ``maps`` is (images, channels, height, width); at most ``per_image`` units of one image are kept; NaN is left out.
+    """
+    units = [
+        (float(maps[image, channel, row, column]), image, row, column)
+        for image in range(maps.shape[0])
+        for row in range(maps.shape[2])
+        for column in range(maps.shape[3])
+        if not math.isnan(maps[image, channel, row, column])
+    ]
+    units.sort(key=lambda unit: (-unit[0], unit[1], unit[2], unit[3]))
+    taken: dict[int, int] = {}
+    kept = []
+    for unit in units:
+        if taken.get(unit[1], 0) < per_image and len(kept) < k:
+            taken[unit[1]] = taken.get(unit[1], 0) + 1
+            kept.append(unit)
+    return kept
