@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import ModelError
 from onnxviz.graph.external import DataFile, check_data_files, every_tensor, read_external
-from onnxviz.graph.structure import check_operators, inline_functions, normalize_graph
+from onnxviz.graph.structure import check_names, check_operators, inline_functions, normalize_graph
 from onnxviz.graph.wiring import tensor_to_array
 
 __all__ = ["LoadedModel", "load_tensor", "read_model", "verify_external_data"]
@@ -87,6 +87,7 @@ def read_model(path: str | os.PathLike[str], *, external_data_root: Path | None 
     own_digest = hashlib.sha256(content).hexdigest()
     del content
     where = file.name
+    check_names(proto, where=where)
     check_operators(proto, where=where)
     data_files = check_data_files(proto, file, root=external_data_root)
     proto = inline_functions(proto, where=where)

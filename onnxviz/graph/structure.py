@@ -13,7 +13,7 @@ import onnx
 from onnxviz.errors import ModelError, UnsupportedOperatorError
 from onnxviz.graph.wiring import captured_names, default_opset, node_label, subgraphs
 
-__all__ = ["check_operators", "inline_functions", "normalize_graph"]
+__all__ = ["check_names", "check_operators", "inline_functions", "normalize_graph"]
 
 # Domains whose operators onnxruntime's CPU build carries. "ai.onnx.contrib" is not among them: it needs a library that
 # a model may ask for and that is never loaded.
@@ -39,6 +39,64 @@ def _every_node(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         yield node
         for body in subgraphs(node):
             yield from _every_node(body.node)
+
+
+def check_names(proto: onnx.ModelProto, *, where: str) -> None:
+    """Refuse names that are not text: protobuf hands those of a damaged file on as bytes.
+
+    Raises
+    ------
+    ModelError
+        A name, an operator or a domain is not UTF-8.
+    """
+    for name in _every_name(proto):
+        if not isinstance(name, str):
+            raise ModelError(
+                "a name in the file is not text", where=where, got=repr(name)[:60],
+                next_step="The file is damaged; export or download it again",
+            )  # fmt: skip
+
+
+def _every_name(proto: onnx.ModelProto) -> Iterator[object]:
+    yield from (proto.producer_name, proto.producer_version, proto.domain)
+    for opset in proto.opset_import:
+        yield opset.domain
+    for entry in proto.metadata_props:
+        yield from (entry.key, entry.value)
+    for function in proto.functions:
+        yield from (function.domain, function.name, *function.input, *function.output, *function.attribute)
+        for opset in function.opset_import:
+            yield opset.domain
+        for node in function.node:
+            yield from _names_of_node(node)
+    yield from _names_of_graph(proto.graph)
+
+
+def _names_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
+    yield graph.name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
+        yield from (side.dim_param for side in value.type.tensor_type.shape.dim)
+    for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
+        yield from _names_of_tensor(tensor)
+    for node in graph.node:
+        yield from _names_of_node(node)
+
+
+def _names_of_node(node: onnx.NodeProto) -> Iterator[object]:
+    yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for entry in node.attribute:
+        yield from (entry.name, entry.ref_attr_name)
+        if entry.HasField("t"):
+            yield from _names_of_tensor(entry.t)
+    for body in subgraphs(node):
+        yield from _names_of_graph(body)
+
+
+def _names_of_tensor(tensor: onnx.TensorProto) -> Iterator[object]:
+    yield tensor.name
+    for entry in tensor.external_data:
+        yield from (entry.key, entry.value)
 
 
 def check_operators(proto: onnx.ModelProto, *, where: str) -> None:
