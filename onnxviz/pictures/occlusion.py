@@ -98,10 +98,16 @@ def _draw_sheet(result: Occlusion, wanted: tuple[Panel, ...], limits: tuple[floa
         sheet.picture(pixels, left, 20, shown[1], shown[0])
         under = 20 + shown[0] + 9.0
         if panel == "image":
-            _outline(sheet, result, left, scale)
-            sheet.text(
-                left, under, "outlined: the patch where it hurts most", size=7.2, color=colors.QUIET, width=shown[1]
-            )
+            worst = _worst_box(result)
+            if worst is not None:
+                _outline(sheet, worst, left, scale)
+                said = "outlined: the patch where it hurts most"
+                sheet.text(left, under, said, size=7.2, color=colors.QUIET, width=shown[1])
+        elif (
+            panel != "label"
+            and not np.isfinite(result.importance if panel == "importance" else result.probability).any()
+        ):
+            sheet.text(left, under, "no finite number", size=7.2, color=colors.QUIET, width=shown[1])
         elif panel == "probability":
             low, high = limits or colors.finite_range(result.probability)
             sheet.color_bar(left, under, shown[1], colors_name="fire", low=low, high=high, label=result.scale)
@@ -170,20 +176,23 @@ def _place(painted: Pixels, boxes: NDArray[np.int64], ground: Pixels, rows: int,
     """Positions (rows, columns, 3) as cells around the middles of their patches, on a ground that spans the image."""
     if 0 in painted.shape[:2]:
         return ground
-    down = _cells((boxes[:, 0, 0] + boxes[:, 0, 2]) / 2, ground.shape[0], rows)
-    across = _cells((boxes[0, :, 1] + boxes[0, :, 3]) / 2, ground.shape[1], columns)
+    down = _cells(boxes[:, 0, 0], boxes[:, 0, 2], ground.shape[0], rows)
+    across = _cells(boxes[0, :, 1], boxes[0, :, 3], ground.shape[1], columns)
     canvas = ground.copy()
     inside_down, inside_across = np.flatnonzero(down >= 0), np.flatnonzero(across >= 0)
     canvas[np.ix_(inside_down, inside_across)] = painted[np.ix_(down[inside_down], across[inside_across])]
     return canvas
 
 
-def _cells(middles: NDArray[np.float64], pixels: int, extent: int) -> NDArray[np.intp]:
-    """(pixels,) which position owns each drawn pixel: the cells meet half-way between middles; -1 outside."""
+def _cells(first: NDArray[np.int64], last: NDArray[np.int64], pixels: int, extent: int) -> NDArray[np.intp]:
+    """(pixels,) which position owns each drawn pixel: cells meet half-way between the patches' middles; -1 outside.
+
+    A single position owns its whole patch.
+    """
+    middles = (first + last) / 2
     centers = (np.arange(pixels) + 0.5) * extent / pixels
     if len(middles) == 1:
-        half = extent / 2.0
-        edges = np.array([middles[0] - half, middles[0] + half])
+        edges = np.array([first[0], last[0]], dtype=np.float64)
     else:
         between = (middles[:-1] + middles[1:]) / 2
         # The last patches may be clipped at the border, so that their middles lie closer: the first step is the stride.
@@ -263,10 +272,7 @@ def _worst_box(result: Occlusion) -> tuple[float, float, float, float] | None:
     return max(top, 0.0), max(left, 0.0), min(bottom, float(height)), min(right, float(width))
 
 
-def _outline(sheet: Sheet, result: Occlusion, left: float, scale: float) -> None:
-    box = _worst_box(result)
-    if box is None:
-        return
+def _outline(sheet: Sheet, box: tuple[float, float, float, float], left: float, scale: float) -> None:
     y0, x0, y1, x1 = (edge * scale for edge in box)
     x, y = [left + x0, left + x1, left + x1, left + x0, left + x0], [20 + y0, 20 + y0, 20 + y1, 20 + y1, 20 + y0]
     sheet.line(x, y, color="#000000", width=2.6)

@@ -9,7 +9,7 @@ import os
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def to_png_bytes(figure: Figure, *, dpi: float = 200) -> bytes:
     canvas_before, dpi_before = figure.canvas, figure.dpi
     try:
         # Not savefig: it listens to savefig.bbox and friends, and the bytes must not depend on a style sheet.
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         figure.set_dpi(dpi)
         canvas.draw()
         drawn = np.array(canvas.buffer_rgba())[..., :3]

@@ -65,7 +65,7 @@ class Sheet:
         # Whole units keep tiles on the pixel grid.
         self.page_width = content + 2 * MARGIN
         self.page_height = float(np.ceil(top) + np.ceil(height) + np.ceil(below))
-        self.left = MARGIN + np.floor((content - width) / 2)
+        self.left = MARGIN
         self.top = float(np.ceil(top))
         self.width = width
         self.figure = Figure(
