@@ -14,14 +14,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from onnxviz.errors import InputError
 from onnxviz.pictures import colors
-from onnxviz.pictures.text import POINTS_PER_UNIT, elide, font, numeral, readable, text_width, wrap
+from onnxviz.pictures.text import POINTS_PER_UNIT, elide, font, numeral, readable, wrap
 from onnxviz.results import Provenance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FINE", "Sheet", "figure_of", "footnote", "guesses", "legend", "refuse_ax", "style_chart", "write"]
+__all__ = [
+    "FINE",
+    "Sheet",
+    "figure_of",
+    "footnote",
+    "guesses",
+    "legend",
+    "nice_ticks",
+    "refuse_ax",
+    "style_chart",
+    "write",
+]
 
 FINE = 2
 """Pixels per unit that tiles are composed at: one to one when a figure is saved at 200 dpi."""
@@ -389,13 +400,3 @@ def nice_ticks(low: float, high: float, count: int = 5) -> dict[float, str]:
     places: ArrayLike = MaxNLocator(nbins=count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     slack = (high - low) * 1e-9
     return {float(place): numeral(place) for place in np.asarray(places) if low - slack <= place <= high + slack}
-
-
-def text_line(size: float) -> float:
-    """Height of a line of text in units."""
-    return _line(size)
-
-
-def too_wide(text: str, width: float, size: float) -> bool:
-    """Whether a readable line is wider than ``width`` units."""
-    return text_width(text, size) > width
