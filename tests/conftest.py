@@ -6,6 +6,7 @@ import os
 import re
 
 import pytest
+
 from shared_fixtures import captum, faiss, torch, zoo
 
 __all__ = ["captum", "faiss", "torch", "zoo"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from light_models import light_models
 
 import onnxviz as ov
+from light_models import light_models
 
 NAMES = (
     "light_bvlc_alexnet",
