@@ -15,8 +15,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphs import build, save, tiny_network
-from onnxviz.errors import ModelError, UnsupportedOperatorError
+from onnxviz.errors import ModelError, OnnxvizError, UnsupportedOperatorError
+from onnxviz.graph.batch import make_batch_dynamic
+from onnxviz.graph.contract import explain_no_image_input, find_class_output, find_image_input
+from onnxviz.graph.landmarks import find_feature_value, find_logits_value
 from onnxviz.graph.loading import LoadedModel, load_tensor, read_model, verify_external_data
+from onnxviz.graph.macs import count_macs
+from onnxviz.graph.taps import expose
+from onnxviz.graph.values import graph_outputs, list_values
+from onnxviz.graph.weights import convolution_weights, first_convolution
 
 node = helper.make_node
 
@@ -120,11 +127,39 @@ def test_mutated_models_give_a_model_or_an_error(tmp_path: Path) -> None:
             mutant[shuffled.randrange(len(mutant))] = shuffled.randrange(256)
         path.write_bytes(mutant)
         try:
-            read_model(path)
+            examine(read_model(path))
             outcomes["model"] += 1
-        except ModelError:
+        except OnnxvizError:
             outcomes["error"] += 1
     assert min(outcomes.values()) > 0
+
+
+def examine(model: LoadedModel) -> None:
+    """Everything that the graph layer can tell about a model."""
+    proto = model.proto
+    values = list_values(proto)
+    find_image_input(proto)
+    explain_no_image_input(proto)
+    find_class_output(proto)
+    for output in graph_outputs(proto):
+        find_logits_value(proto, output.name)
+        find_feature_value(proto, output.name)
+    make_batch_dynamic(proto)
+    count_macs(proto, {v.name: tuple(s if isinstance(s, int) else 1 for s in v.shape) for v in values if v.shape})
+    expose(proto, [values[-1].name])
+    if (first := first_convolution(proto)) is not None:
+        convolution_weights(model, first)
+
+
+@pytest.mark.parametrize(("inputs", "word"), [(["x"], "number of inputs"), (["x", ""], "number of inputs")])
+def test_missing_operands_are_refused(inputs: list[str], word: str, tmp_path: Path) -> None:
+    refused(write(tmp_path, [node("MatMul", inputs, ["y"])]), word)
+
+
+def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny_network().SerializeToString().replace(b"Softmax", b"Softm\xffx"))
+    refused(path, "not text")
 
 
 def test_missing_folder_and_pipe_are_refused(tmp_path: Path) -> None:

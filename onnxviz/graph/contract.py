@@ -27,6 +27,7 @@ _ARITHMETIC = (
 _TRANSPARENT = PASS_THROUGH - {"Reshape", "Flatten", "Squeeze", "Unsqueeze"} | {
     "Pad", "Resize", "Clip", "Gather", "Slice", "Concat", "Split", "Relu", "Neg", "Sqrt", "Pow", "LeakyRelu",
 }  # fmt: skip
+_QUANTIZED_ONE_INPUT = ("QLinearSoftmax", "QLinearSigmoid", "QLinearGlobalAveragePool", "QLinearAveragePool")
 # Numbers of classes that well-known sets have; a fully connected layer of another width may make an embedding.
 _KNOWN_CLASSES = frozenset(
     {2, 5, 6, 7, 10, 20, 21, 37, 43, 47, 62, 80, 81, 90, 91, 100, 101, 102, 120, 196, 200, 257, 345, 365, 397, 400, 600,
@@ -354,7 +355,7 @@ def _final_quantization(name: str, wiring: Wiring) -> tuple[float, int] | None:
             return _stated_quantization(node.input[6], node.input[7], wiring)
         if node.op_type == "QGemm" and len(node.input) > 8:
             return _stated_quantization(node.input[7], node.input[8], wiring)
-        if node.op_type in ("QLinearSoftmax", "QLinearSigmoid", "QLinearGlobalAveragePool", "QLinearAveragePool"):
+        if node.op_type in _QUANTIZED_ONE_INPUT and len(node.input) > 3:
             return _stated_quantization(node.input[3], node.input[4] if len(node.input) > 4 else "", wiring)
         if node.op_type not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose"):
             return None

@@ -58,7 +58,7 @@ def check_names(proto: onnx.ModelProto, *, where: str) -> None:
 
 
 def _every_name(proto: onnx.ModelProto) -> Iterator[object]:
-    yield from (proto.producer_name, proto.producer_version, proto.domain)
+    yield from (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string)
     for opset in proto.opset_import:
         yield opset.domain
     for entry in proto.metadata_props:
@@ -73,7 +73,7 @@ def _every_name(proto: onnx.ModelProto) -> Iterator[object]:
 
 
 def _names_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
-    yield graph.name
+    yield from (graph.name, graph.doc_string)
     for value in (*graph.input, *graph.output, *graph.value_info):
         yield value.name
         yield from (side.dim_param for side in value.type.tensor_type.shape.dim)
@@ -123,6 +123,8 @@ def check_operators(proto: onnx.ModelProto, *, where: str) -> None:
             continue
         version = imported.get(domain or "ai.onnx", newest)
         known = onnx.defs.has(node.op_type, domain) or node.op_type in _DROPPED
+        if onnx.defs.has(node.op_type, version, domain):
+            _check_arity(node, onnx.defs.get_schema(node.op_type, version, domain), where=where)
         # A set newer than the onnx package may hold operators that it does not know; onnxruntime then decides.
         if not known and (domain or version <= newest):
             missing[domain or "ai.onnx", node.op_type] = missing.get((domain or "ai.onnx", node.op_type), 0) + 1
@@ -141,6 +143,20 @@ def check_operators(proto: onnx.ModelProto, *, where: str) -> None:
                 "the file does not say which version of the ONNX operators it uses", where=where,
                 got="no opset_import of ai.onnx", next_step="The file is cut short or was not written by an exporter",
             )  # fmt: skip
+
+
+def _check_arity(node: onnx.NodeProto, schema: onnx.defs.OpSchema, *, where: str) -> None:
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    missing = any(not name and entry.option == single for name, entry in zip(node.input, schema.inputs, strict=False))
+    inputs_fit = schema.min_input <= len(node.input) <= schema.max_input and not missing
+    if inputs_fit and schema.min_output <= len(node.output) <= schema.max_output:
+        return
+    raise ModelError(
+        "a node has the wrong number of inputs or outputs", where=f"{where}, node {node.name or node.op_type!r}",
+        got=f"{list(node.input)} to {list(node.output)}"[:200],
+        allowed=f"{schema.min_input} to {schema.max_input} inputs, {schema.min_output} to {schema.max_output} outputs",
+        next_step="The file is damaged; export it anew",
+    )  # fmt: skip
 
 
 def inline_functions(proto: onnx.ModelProto, *, where: str) -> onnx.ModelProto:
