@@ -22,9 +22,7 @@ __all__ = ["app", "main"]
 
 # Recent typer carries a click of its own, older ones import the package: the base of its errors is found through the
 # one error that typer itself makes public, so that both are caught.
-_UsageFailure: type[Exception] = next(
-    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
-)
+_UsageFailure: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
     name="onnxviz",

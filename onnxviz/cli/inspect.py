@@ -13,7 +13,7 @@ from onnxviz.cli.supervise import supervise
 from onnxviz.cli.terminal import printable
 
 if TYPE_CHECKING:
-    from onnxviz.graph.values import Value
+    from onnxviz.graph.values import GraphInput, Value
     from onnxviz.runtime.model import Model
 
 __all__ = ["inspect"]
@@ -49,16 +49,21 @@ def inspect(
 def _numbers(model: Model, found: dict[str, Value]) -> dict[str, Any]:
     shapes = model.shapes()
 
-    def entry(value: Value) -> dict[str, Any]:
+    def interface(value: GraphInput | Value) -> dict[str, Any]:
         return {
-            "name": value.name, "dtype": value.dtype, "shape": value.shape,
-            "shape_for_one_image": shapes.get(value.name), "operator": value.op_type, "node": value.node, "kind": value.kind,
-        }  # fmt: skip
+            "name": value.name,
+            "dtype": value.dtype,
+            "shape": value.shape,
+            "shape_for_one_image": shapes.get(value.name),
+        }
+
+    def entry(value: Value) -> dict[str, Any]:
+        return interface(value) | {"operator": value.op_type, "node": value.node, "kind": value.kind}
 
     return {
         "model": model.name,
         "sha256": model.sha256,
-        "inputs": [entry(value) for value in model.inputs],
+        "inputs": [interface(value) for value in model.inputs],
         "outputs": [entry(value) for value in model.outputs],
         "input_contract": model.preprocess.to_json() if model.preprocess else None,
         "output_contract": model.output.to_json(),
