@@ -9,6 +9,9 @@ __all__ = ["DEFAULT_OCCLUSION_MACS", "OcclusionPlan", "plan_occlusion"]
 DEFAULT_OCCLUSION_MACS = 1_000_000_000_000
 """1 TMAC for one model's occlusion maps: some tens of seconds on two cores."""
 
+_ONE_MAP_AT_ANY_RATE = 4
+"""A single coarse map is made even where it costs up to so many budgets: a report without any says too little."""
+
 _MOST_IMAGES = 6
 _WANTED_IMAGES = 3
 _WINDOW_SHARE = 7  # the window is a seventh of the image's shorter side: 32 of 224 pixels, as in the literature
@@ -43,13 +46,16 @@ def plan_occlusion(model_macs: int, height: int, width: int, images: int, *, bud
     images : int
         Images there are; at least 1.
     budget : int
-        Multiply-accumulates to spend. Where not even one image fits at the coarsest stride, ``images`` is 0.
+        Multiply-accumulates to spend. One image is examined at the coarsest stride where that costs at most four
+        times as much; else ``images`` is 0.
     """
     window = max(1, round(min(height, width) / _WINDOW_SHARE))
     strides = sorted({max(1, window // part) for part in (4, 2, 1)})
     wanted = min(images, _WANTED_IMAGES)
     fitting = [(stride, _affordable(model_macs, height, width, window, stride, budget)) for stride in strides]
     stride, count = next(((stride, count) for stride, count in fitting if count >= wanted), fitting[-1])
+    if count == 0 and _affordable(model_macs, height, width, window, stride, _ONE_MAP_AT_ANY_RATE * budget):
+        count = 1
     count = min(count, images, _MOST_IMAGES)
     positions = _positions(height, window, stride) * _positions(width, window, stride)
     cost = count * (positions + 1) * model_macs
@@ -57,7 +63,7 @@ def plan_occlusion(model_macs: int, height: int, width: int, images: int, *, bud
         f"One run costs {_macs(model_macs)}; a {window} × {window} window every {stride} pixels has {positions:,} "
         f"positions on {height} × {width}, so a map costs {positions + 1:,} runs = "
         f"{_macs((positions + 1) * model_macs)}; "
-        f"the budget of {_macs(budget)} allows {count} of {images:,} images."
+        f"with a budget of {_macs(budget)} that makes {count} of {images:,} images."
     )
     return OcclusionPlan(count, window, stride, positions, cost, budget, text)
 

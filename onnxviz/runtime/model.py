@@ -201,7 +201,8 @@ class Model:
         if isinstance(x, Mapping):
             return self._runner.run_feeds(names, self._checked_feeds(x))
         if isinstance(x, ImageSet):
-            gathered = _gather(((len(batch.indices), arrays) for batch, arrays in self.batches(x, names)), names, len(x))
+            read = ((len(batch.indices), arrays) for batch, arrays in self.batches(x, names))
+            gathered = _gather(read, names, len(x))
             if gathered is None:
                 raise InputError("none of the images can be read", where="images")
             return gathered
@@ -450,7 +451,7 @@ def _gather(steps: Iterator[tuple[int, Arrays]], names: Sequence[str], rows: int
             if name not in odd and len(part) == count and part.shape[1:] == whole.shape[1:]:
                 whole[filled : filled + count] = part
             else:
-                # A value without one row per image (a constant, the boxes that a detector kept) is only strung together.
+                # A value without one row per image (a constant, a detector's boxes) is only strung together.
                 odd.setdefault(name, [whole[:filled].copy()] if filled else []).append(part.copy())
         filled += count
     if gathered is None:

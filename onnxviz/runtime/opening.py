@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.errors import ContractError, InputError
+from onnxviz.errors import ContractError, InputError, ModelError
 from onnxviz.graph.contract import find_class_output, find_image_input
 from onnxviz.graph.landmarks import find_logits_value
 from onnxviz.graph.loading import read_model
@@ -118,6 +118,8 @@ def load(
         },
     )
     model.set_timeout(timeout)
+    if image is not None and contract is not None and (image.height is None or image.width is None):
+        _check_assumed_size(model, contract)
     found = find_class_output(loaded.proto)
     logits = find_logits_value(loaded.proto, found.name) if found else None
     model.output = choose_output(
@@ -134,6 +136,22 @@ def load(
         model.output.classes if model.output.kind != "values" else None,
     )
     return model
+
+
+def _check_assumed_size(model: Model, contract: Preprocess) -> None:
+    """Run once where the graph leaves the size of its images open: not every size that it admits runs."""
+    if len(model.inputs) != 1:
+        return
+    try:
+        model.run(next(iter(model.probe(1).values())))
+    except ModelError as error:
+        height, width = contract.size
+        raise ContractError(
+            f"the graph leaves the size of its images open, and it does not run on {height} × {width} pixels",
+            where=model.name,
+            got=error.got,
+            next_step="State the size: size = [height, width] in the preprocessing",
+        ) from error
 
 
 def reopen(path: str, arguments: Mapping[str, Any]) -> Model:
