@@ -171,7 +171,7 @@ class NeighborIndex:
     -----
     Distances are sums of squared differences in float64; neighbours are ordered by that distance, then by the lower row
     number. Which rows need it, a float32 filter with a proven bound decides: no answer depends on it, nor on the
-    number of threads, nor on the instruction set (``csrc/cpu/neighbors.cpp``).
+    number of threads, nor on the instruction set (``csrc/cpu/distance_filter.h``).
     """
 
     def __init__(self, bank: RealMatrix, *, metric: str, threads: int = 0) -> None:

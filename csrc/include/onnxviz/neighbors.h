@@ -4,7 +4,7 @@
 // sixteen running sums, sum l over the terms j = l mod 16 with j ascending, product and sum rounded separately; then
 // sums l and l+8 are added, l and l+4, l and l+2, l and l+1. Equal distances are ordered by the lower row number.
 //
-// For Metric::cosine the rows are x / |x| in float64 (see NormalizedRow), and the distance is d^2 / 2, which is
+// For Metric::cosine the rows are x / |x| in float64, and the distance is d^2 / 2, which is
 // 1 - cos without its cancellation. A row of zeros has no direction: its distance is 1 to every row, itself included.
 #pragma once
 
