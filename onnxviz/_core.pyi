@@ -7,9 +7,7 @@ __version__: str
 
 @final
 class NeighborIndex:
-    def __init__(
-        self, bank: NDArray[np.float32] | NDArray[np.float64], metric: str, threads: int = 0
-    ) -> None: ...
+    def __init__(self, bank: NDArray[np.float32] | NDArray[np.float64], metric: str, threads: int = 0) -> None: ...
     def query(
         self, queries: NDArray[np.float32] | NDArray[np.float64], k: int, threads: int = 0
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...

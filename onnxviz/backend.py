@@ -176,7 +176,7 @@ class NeighborIndex:
 
     def __init__(self, bank: RealMatrix, *, metric: str, threads: int = 0) -> None:
         cpu_level()
-        rows: RealMatrix = np.ascontiguousarray(bank)
+        rows = _contiguous(bank)
         try:
             self._index = _core.NeighborIndex(rows, metric, threads)
         except ValueError as error:
@@ -205,7 +205,7 @@ class NeighborIndex:
         InputError
             ``k`` out of range, another number of columns than the bank has, or NaN or infinity in a row (it is named).
         """
-        rows: RealMatrix = np.ascontiguousarray(queries)
+        rows = _contiguous(queries)
         distances = np.empty((len(rows), max(k, 0)), np.float64)
         indices = np.empty((len(rows), max(k, 0)), np.int64)
         # One call even without queries, so that a wrong k or number of columns is always refused.
@@ -216,6 +216,12 @@ class NeighborIndex:
             except ValueError as error:
                 raise InputError(str(error), where=f"neighbours, queries from {start}") from error
         return distances, indices
+
+
+def _contiguous(matrix: RealMatrix) -> RealMatrix:
+    if matrix.dtype == np.float32:
+        return np.ascontiguousarray(matrix, dtype=np.float32)
+    return np.ascontiguousarray(matrix, dtype=np.float64)
 
 
 def fill_occluded(
