@@ -37,6 +37,8 @@ Census take_census() {
   const cudaError_t error = cudaGetDeviceCount(&census.count);
   if (error != cudaSuccess) {
     cudaGetLastError();
+    // Where there is no driver at all, the runtime's own words are that its version is insufficient.
+    if (driver_version() == 0) return {0, "no CUDA driver is installed"};
     return {0, cudaGetErrorString(error)};
   }
   if (census.count == 0) return {0, "the driver lists no CUDA device"};
