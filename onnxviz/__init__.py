@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnxviz.methods.neighbors import NearestNeighbors, neighbors
     from onnxviz.methods.occlusion import occlusion
     from onnxviz.methods.predictions import predictions
-    from onnxviz.methods.top_patches import top_patches
+    from onnxviz.methods.top_patches import merge_top_patches, top_patches
     from onnxviz.pictures import grid_image, plot, save_figure
     from onnxviz.report.audit import audit
     from onnxviz.runtime.model import Model
@@ -55,7 +55,7 @@ _HOMES = {
     "onnxviz.methods.neighbors": ("NearestNeighbors", "neighbors"),
     "onnxviz.methods.occlusion": ("occlusion",),
     "onnxviz.methods.predictions": ("predictions",),
-    "onnxviz.methods.top_patches": ("top_patches",),
+    "onnxviz.methods.top_patches": ("merge_top_patches", "top_patches"),
     "onnxviz.pictures": ("grid_image", "plot", "save_figure"),
     "onnxviz.report.audit": ("audit",),
     "onnxviz.runtime.model": ("Model",),
@@ -89,6 +89,7 @@ __all__ = [
     "load",
     "load_images",
     "merge_statistics",
+    "merge_top_patches",
     "neighbors",
     "occlusion",
     "plot",
