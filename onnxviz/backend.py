@@ -34,6 +34,8 @@ RealMatrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
 # Between two blocks of queries Python gets to see a Ctrl-C.
 _QUERIES_PER_CALL = 1024
+# The core's own limit: squares of larger numbers could overflow when they are summed.
+_LARGEST_NUMBER = 1e150
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,13 @@ class NeighborIndex:
             try:
                 distances[block], indices[block] = self._index.query(rows[block], k, threads)
             except ValueError as error:
-                raise InputError(str(error), where=f"neighbours, queries from {start}") from error
+                # The core counts rows from the start of the block that it was given.
+                unfit = np.flatnonzero(~(np.abs(rows[block]) <= _LARGEST_NUMBER).all(axis=1))
+                text = str(error)
+                if len(unfit):
+                    row = start + int(unfit[0])
+                    text = f"row {row} of the queries holds NaN, infinity or a number beyond {_LARGEST_NUMBER:g}"
+                raise InputError(text, where="neighbours") from error
         return distances, indices
 
 

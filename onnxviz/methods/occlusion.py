@@ -192,6 +192,8 @@ def _spans(size: int, window: int, stride: int, edge: str) -> tuple[NDArray[np.i
     first = np.arange(count, dtype=np.int64) * stride
     if edge == "shift":
         first = np.minimum(first, size - window)
+    # A stride beyond the window can step over the border, where there is nothing left to hide.
+    first = first[first < size]
     return first, np.minimum(first + window, size)
 
 
