@@ -13,7 +13,7 @@ from onnxviz.cli.supervise import supervise
 from onnxviz.cli.terminal import printable
 
 if TYPE_CHECKING:
-    from onnxviz.graph.values import Value
+    from onnxviz.graph.values import GraphInput, Value
     from onnxviz.runtime.model import Model
 
 __all__ = ["inspect"]

@@ -42,9 +42,9 @@ def progress(*, quiet: bool) -> Iterator[Progress | None]:
 
 
 def _line(what: str, done: int, of: int) -> None:
-    sys.stderr.write(
-        f"[{done + 1:>{len(str(of))}}/{of}] {printable(what)}\n".encode("ascii", "backslashreplace").decode()
-    )
+    encoding = sys.stderr.encoding or "utf-8"
+    line = f"[{done + 1:>{len(str(of))}}/{of}] {printable(what)}\n"
+    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
     sys.stderr.flush()
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -89,22 +92,24 @@ def _pictures(examined: Sequence[Examined]) -> Mapping[tuple[str, str, str], Map
         for section in model.sections
         for figure in section.figures
     }
-    encoded: dict[tuple[str, str, str], tuple[bytes, tuple[int, int]]] = {}
-    for width, quality in _QUALITIES:
-        encoded = {key: _webp(figure, width, quality) for key, figure in figures.items()}
-        if sum(len(data) for data, _ in encoded.values()) <= PICTURE_BYTES:
-            break
+    encoded: list[tuple[bytes, tuple[int, int]]] = []
+    # Decoding, scaling and encoding leave Python's lock, so threads share the processors.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as workers:
+        for width, quality in _QUALITIES:
+            encoded = list(workers.map(partial(_webp, width=width, quality=quality), figures.values()))
+            if sum(len(data) for data, _ in encoded) <= PICTURE_BYTES:
+                break
     return {
         key: {
             "source": "data:image/webp;base64," + base64.b64encode(data).decode(),
             "width": size[0],
             "height": size[1],
         }
-        for key, (data, size) in encoded.items()
+        for key, (data, size) in zip(figures, encoded, strict=True)
     }
 
 
-def _webp(figure: Figure, width: int, quality: int) -> tuple[bytes, tuple[int, int]]:
+def _webp(figure: Figure, *, width: int, quality: int) -> tuple[bytes, tuple[int, int]]:
     from PIL import Image
 
     with Image.open(io.BytesIO(figure.png)) as picture:

@@ -12,6 +12,7 @@ from onnxviz.report.section import Figure, Section, SectionSkipped, Table, rende
 __all__ = ["make"]
 
 _LISTED = 50
+_DRAWN = 12
 
 
 def make(exam: Examination, section: Section) -> None:
@@ -19,7 +20,7 @@ def make(exam: Examination, section: Section) -> None:
     images = exam.need_images()
     if exam.model.output.kind == "values":
         raise SectionSkipped(f"the output is not a classifier's: {exam.model.output.why}")
-    found = predictions(exam.model, images)
+    found = predictions(exam.model, images, show=_DRAWN)
     exam.shared["predictions"] = found
     facts = exam.facts
     if found.classes is not None:
