@@ -54,112 +54,6 @@ def strongest_units(maps: np.ndarray, channel: int, k: int, per_image: int) -> l
     return kept
 
 
-# -- Nearest neighbours (definitions: distance in float64, ties to the lower row) -------------------------------------
-
-
-def nearest_rows(bank: np.ndarray, queries: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and row numbers of the k nearest rows of each query, by sums that no rounding can spoil.
-
-    Equal distances go to the lower row. Cosine: 1 - cos as half the squared distance of the normalised rows; a row of
-    zeros is at distance 1 from every row.
-    """
-    distances = np.empty((len(queries), k))
-    indices = np.empty((len(queries), k), np.int64)
-    for number, query in enumerate(queries.astype(np.float64)):
-        found = []
-        for row, other in enumerate(bank.astype(np.float64)):
-            if metric == "cosine":
-                lengths = math.hypot(*query), math.hypot(*other)
-                if 0 in lengths:
-                    found.append((1.0, row))
-                    continue
-                difference = query / lengths[0] - other / lengths[1]
-                found.append((math.fsum(difference**2) / 2, row))
-            else:
-                found.append((math.sqrt(math.fsum((query - other) ** 2)), row))
-        found.sort()
-        distances[number], indices[number] = zip(*found[:k], strict=True)
-    return distances, indices
-
-
-def leave_one_out_accuracy(rows: np.ndarray, classes: np.ndarray, k: int, metric: str = "euclidean") -> float:
-    """Share of the labelled rows (class not -1) whose class the k nearest other labelled rows vote for.
-
-    Of classes with equally many votes the one with the nearest voter wins.
-    """
-    labelled = [row for row in range(len(rows)) if classes[row] >= 0]
-    right = 0
-    for row in labelled:
-        others = [other for other in labelled if other != row]
-        _, nearest = nearest_rows(rows[others], rows[[row]], min(k, len(others)), metric)
-        votes = [int(classes[others[place]]) for place in nearest[0]]
-        right += max(votes, key=lambda label: (votes.count(label), -votes.index(label))) == classes[row]
-    return right / len(labelled)
-
-
-# -- Occlusion (Zeiler and Fergus 2013, section 4.2; Captum's and Xplique's conventions) ------------------------------
-
-
-def summed_over_boxes(boxes: np.ndarray, values: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every pixel the sum of the values of the boxes (top, left, bottom, right) over it, and their number."""
-    total, covered = np.zeros((height, width)), np.zeros((height, width), np.int64)
-    for (top, left, bottom, right), value in zip(boxes, values, strict=True):
-        for row in range(top, bottom):
-            for column in range(left, right):
-                total[row, column] += value
-                covered[row, column] += 1
-    return total, covered
-
-
-def patch_starts(size: int, window: int, stride: int, edge: str) -> list[tuple[int, int]]:
-    """First and last-but-one pixel of the patch at every position along one axis."""
-    spans = []
-    start = 0
-    while True:
-        if start + window >= size:
-            if start + window == size or (edge == "clip" and start < size):
-                spans.append((start, size))
-            elif edge == "shift":
-                spans.append((size - window, size))
-            return spans
-        spans.append((start, start + window))
-        start += stride
-
-
-def occlusion_maps(
-    score: Callable[[np.ndarray], float],
-    image: np.ndarray,
-    fill: np.ndarray,
-    *,
-    window: tuple[int, int],
-    stride: tuple[int, int],
-    edge: str,
-    aggregate: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score per position, and importance per pixel, of an encoded (C, H, W) image, one run per position.
-
-    ``fill`` is shaped like the image. The importance of a pixel is the mean, or the sum, of clean minus occluded score
-    over the patches that cover it; a mean over no patch is NaN.
-    """
-    height, width = image.shape[1:]
-    rows = patch_starts(height, window[0], stride[0], edge)
-    columns = patch_starts(width, window[1], stride[1], edge)
-    clean = score(image)
-    scores = np.empty((len(rows), len(columns)))
-    boxes, drops = [], []
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            occluded = image.copy()
-            occluded[:, top:bottom, left:right] = fill[:, top:bottom, left:right]
-            scores[i, j] = score(occluded)
-            boxes.append((top, left, bottom, right))
-            drops.append(clean - scores[i, j])
-    total, covered = summed_over_boxes(np.array(boxes), np.array(drops), height, width)
-    if aggregate == "mean":
-        total = np.where(covered > 0, total / np.maximum(covered, 1), np.nan)
-    return scores, total
-
-
 # -- Neighbours ----------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +86,7 @@ def patch_spans(size: int, window: int, stride: int, edge: str) -> list[tuple[in
             spans.append((start, start + window))
             start += stride
             continue
-        if start + window == size or edge == "clip":
+        if start + window == size or (edge == "clip" and start < size):
             spans.append((start, min(start + window, size)))
         elif edge == "shift":
             spans.append((size - window, size))

@@ -10,7 +10,6 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +99,14 @@ def test_a_row_of_zeros_is_at_cosine_distance_one_from_everything() -> None:
     distances, indices = ov.NearestNeighbors(5, metric="cosine").fit(bank).kneighbors(bank[:2])
     assert indices.tolist() == [[0, 1, 2, 3, 4], [1, 0, 2, 4, 3]]
     assert distances.tolist() == [[1, 1, 1, 1, 1], [0, 1, 1, 1, 2]]
+
+
+def test_cosine_tells_directions_apart_that_1_minus_cos_cannot() -> None:
+    angles = np.array([0, 3e-9, 1e-9])
+    bank = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    distances, indices = ov.NearestNeighbors(3, metric="cosine").fit(bank).kneighbors(bank[:1])
+    assert indices.tolist() == [[0, 2, 1]]
+    np.testing.assert_allclose(distances, [[0, 0.5e-18, 4.5e-18]], rtol=1e-6)
 
 
 def test_cosine_survives_numbers_whose_squares_do_not() -> None:
@@ -224,6 +231,11 @@ def test_more_candidates_than_are_kept_at_once() -> None:
     assert distances[0, 1:].tolist() == [1, 1, 1]
 
 
+def test_an_index_keeps_its_bank_alive() -> None:
+    index = backend.NeighborIndex(make_bank("normal", 64, 8), metric="euclidean")
+    np.testing.assert_array_equal(index.query(make_bank("normal", 64, 8), 1)[1][:, 0], np.arange(64))
+
+
 # -- scikit-learn's shape ------------------------------------------------------------------------------------------
 
 
@@ -313,7 +325,7 @@ def test_wrong_queries_are_refused() -> None:
     for wrong in (0, -1, 6, 2.0, True, "2"):
         with pytest.raises(InputError, match="allowed: 1 to 5"):
             index.kneighbors(np.zeros((1, 3)), n_neighbors=wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="allowed: 1 to 4 .each row itself is left out"):
+    with pytest.raises(InputError, match=r"allowed: 1 to 4 \(each row itself is left out\)"):
         index.kneighbors(n_neighbors=5)
     with pytest.raises(InputError, match="k is 6"):
         backend.NeighborIndex(np.zeros((5, 3)), metric="euclidean").query(np.zeros((0, 3)), 6)
