@@ -15,14 +15,8 @@ from onnxviz.graph.regions import ReceptiveField, receptive_field
 from region_probes import Probe, densely_random, input_shape, load_light, real_input, shapes_of
 
 LIGHT = [
-    "bvlc_alexnet",
-    "zfnet512",
-    "resnet50",
-    "inception_v1",
-    "inception_v2",
-    "densenet121",
-    "shufflenet",
-    "squeezenet",
+    *("bvlc_alexnet", "inception_v1", "resnet50", "shufflenet", "squeezenet"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "inception_v2", "zfnet512")),
 ]
 ZOO = [
     "cifar10_7x7_4096",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -126,17 +126,20 @@ class Propagation:
         Returns
         -------
         dict of value name to Boxes
-            For every value that depends on the source; what is outside its box keeps its numbers.
+            For every value that depends on the source: the hull of what can change. What is outside keeps its numbers.
         """
-        found = {self.source: boxes}
+        found: dict[str, list[Boxes]] = {self.source: [boxes]}
         for number, node in enumerate(self._nodes):
             for edge in self._edges_of(number):
-                if edge.name not in found:
-                    continue
-                reached = edge.box_map.forward(found[edge.name])
-                name = node.output[edge.output]
-                found[name] = found[name].hull(reached) if name in found else reached
-        return found
+                for part in found.get(edge.name, []):
+                    _add(found.setdefault(node.output[edge.output], []), edge.box_map.forward(part))
+        questions = len(boxes.first)
+        hulls = {name: reduce(Boxes.hull, parts) for name, parts in found.items() if parts}
+        return {
+            name: hulls.get(name) or _nothing(questions, len(self._shape(name)))
+            for name in self.dependent
+            if name in found
+        }
 
     def _edges_of(self, number: int) -> list[_Edge]:
         if number not in self._edges:

@@ -103,10 +103,15 @@ def transposed_convolution(operator: Operator, number: int, output: int) -> BoxM
 
 
 def local_response_normalization(operator: Operator, number: int, output: int) -> BoxMap | None:
-    """LRN: a window over neighbouring channels, every position by itself."""
+    """LRN: every position by itself, over the channels up to the last one of the unit's window.
+
+    The standard's window begins (size − 1) / 2 channels before the unit; onnxruntime slides one running sum over all
+    channels, so the rounding of each earlier one stays in it and the unit does change, in its last bits.
+    """
     shape = operator.shape_in(number)
-    size = int(operator.attributes["size"])
-    reads = np.arange(shape[1])[:, None] - (size - 1) // 2 + np.arange(size)
+    last = np.arange(shape[1])[:, None] + int(operator.attributes["size"]) // 2
+    other = np.arange(shape[1])[None, :]
+    reads = np.where(other <= last, other, -1)
     links: list[tuple[int | None, AxisMap]] = [(axis, Same()) for axis in range(len(shape))]
     links[1] = (1, Taps(reads, shape[1]))
     return PerAxis(tuple(links), operator.shape_out(output))

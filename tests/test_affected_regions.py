@@ -1,0 +1,162 @@
+"""Both directions of the propagation on random graphs: what a unit reads, and what a changed rectangle reaches."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.printer
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from onnxviz.graph.regions import Boxes, Propagation, receptive_field
+from random_graphs import Builder, random_graphs
+from region_probes import Probe, input_shape, load_light, real_input, shapes_of
+
+SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+def image_of(model: onnx.ModelProto) -> np.ndarray:
+    return np.random.default_rng(3).normal(size=input_shape(model)).astype(np.float32)
+
+
+def changed_hull(changed: np.ndarray) -> tuple[list[int], list[int]]:
+    places = np.argwhere(changed)
+    return places.min(axis=0).tolist(), (places.max(axis=0) + 1).tolist()
+
+
+@SETTINGS
+@given(random_graphs())
+def test_fields_of_random_graphs(graph: tuple[onnx.ModelProto, Builder]) -> None:
+    model, builder = graph
+    note(onnx.printer.to_text(model))
+    image = image_of(model)
+    shapes = shapes_of(model, image)
+    field = receptive_field(model, builder.value, input_name="x", input_shape=image.shape, shapes=shapes, layout="NCHW")
+    assert shapes[builder.value] == builder.shape
+    assert field.exact, field.why
+    assert min(field.size) >= 1
+    channels, rows, columns = np.indices(builder.shape[1:])
+    boxes = field.tight_boxes(rows.ravel(), columns.ravel(), channels.ravel()).reshape(*channels.shape, 4)
+    placed = field.boxes(rows.ravel(), columns.ravel(), channels.ravel()).reshape(*channels.shape, 4)
+    reads = boxes[..., 2] > boxes[..., 0]
+    assert (placed[reads][:, :2] <= boxes[reads][:, :2]).all()
+    assert (placed[reads][:, 2:] >= boxes[reads][:, 2:]).all()
+    probe = Probe(model, builder.value, image, 2, tries=4)
+    for axis, length in ((0, image.shape[2]), (1, image.shape[3])):
+        for cut in range(1, length):
+            for before in (True, False):
+                inside = np.zeros(image.shape[2:], bool)
+                band = slice(0, cut) if before else slice(cut, length)
+                inside[(band, slice(None)) if axis == 0 else (slice(None), band)] = True
+                expected = reads & (boxes[..., axis] < cut if before else boxes[..., axis + 2] > cut)
+                found = probe.changed(inside)[0]
+                assert not (found & ~expected).any(), f"changed from outside, {(axis, cut, before)}"
+                if not builder.jumps:
+                    assert not (expected & ~found).all(axis=0)[expected.all(axis=0)].any(), (
+                        f"field too large, {(axis, cut, before)}"
+                    )
+
+
+@SETTINGS
+@given(random_graphs(), st.data())
+def test_changes_stay_inside_the_affected_region_and_fill_it(
+    graph: tuple[onnx.ModelProto, Builder], data: st.DataObject
+) -> None:
+    model, builder = graph
+    note(onnx.printer.to_text(model))
+    image = image_of(model)
+    height, width = image.shape[2:]
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
+    box = Boxes(np.array([[0, 0, top, left]]), np.array([[1, image.shape[1], bottom, right]]))
+    shapes = shapes_of(model, image)
+    regions = Propagation(model, source="x", shapes=shapes).forward(box)
+    inside = np.zeros((height, width), bool)
+    inside[top:bottom, left:right] = True
+    for name, region in regions.items():
+        if name == "x":
+            continue
+        found = Probe(model, name, image, 2, tries=4).changed(inside)
+        predicted = np.zeros(found.shape, bool)
+        if not region.empty[0]:
+            predicted[tuple(slice(int(a), int(b)) for a, b in zip(region.first[0], region.end[0], strict=True))] = True
+        assert not (found & ~predicted).any(), name
+        if not builder.jumps:
+            # Where a MaxPool or a cancelled border hides the rim for every channel, four draws do not.
+            assert found.any() == predicted.any(), name
+            if predicted.any():
+                first, end = changed_hull(found)
+                assert (first[2:], end[2:]) == (region.first[0, 2:].tolist(), region.end[0, 2:].tolist()), name
+
+
+@SETTINGS
+@given(random_graphs(), st.data())
+def test_forward_and_backward_are_each_others_inverse(
+    graph: tuple[onnx.ModelProto, Builder], data: st.DataObject
+) -> None:
+    """A pixel reaches a unit exactly if the unit's field holds the pixel, up to holes inside a hull."""
+    model, builder = graph
+    note(onnx.printer.to_text(model))
+    image = image_of(model)
+    shapes = shapes_of(model, image)
+    propagation = Propagation(model, source="x", shapes=shapes)
+    target = builder.value
+    unit = [data.draw(st.integers(0, length - 1)) for length in shapes[target]]
+    seen = propagation.backward(target, Boxes(np.array([unit]), np.array([unit]) + 1)).boxes
+    pixels = np.stack(np.meshgrid(*(np.arange(n) for n in image.shape), indexing="ij"), axis=-1).reshape(-1, 4)
+    reached = propagation.forward(Boxes(pixels, pixels + 1))[target]
+    hit = ((reached.first <= unit) & (reached.end > unit)).all(axis=1)
+    if seen.empty[0]:
+        if not builder.jumps:
+            assert not hit.any()
+        return
+    held = ((pixels >= seen.first[0]) & (pixels < seen.end[0])).all(axis=1)
+    assert hit[held].any()
+    corners = [seen.first[0], seen.end[0] - 1]
+    for axis in () if builder.jumps else (2, 3):
+        for corner in corners:
+            edge = held & (pixels[:, axis] == corner[axis])
+            assert hit[edge].any(), (axis, corner)
+    if not builder.jumps and not builder.uneven:
+        assert not hit[~held].any()
+
+
+def test_a_global_operator_makes_what_follows_full_and_a_gate_too() -> None:
+    """Squeeze and excitation: the gate is global, so the gated map is full, while the map before it is not."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["a"], ["squeezed"]),
+        helper.make_node("Sigmoid", ["squeezed"], ["gate"]),
+        helper.make_node("Mul", ["a", "gate"], ["gated"]),
+    ]
+    w = numpy_helper.from_array(np.ones((2, 3, 3, 3), np.float32), "w")
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 10, 9])
+    graph = helper.make_graph(nodes, "gate", [x], [helper.make_value_info("gated", onnx.TypeProto())], [w])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    shapes = {"x": (1, 3, 10, 9), "a": (1, 2, 10, 9), "squeezed": (1, 2, 1, 1), "gate": (1, 2, 1, 1)}
+    shapes["gated"] = shapes["a"]
+    box = Boxes(np.array([[0, 0, 4, 0]]), np.array([[1, 3, 6, 2]]))
+    regions = Propagation(model, source="x", shapes=shapes).forward(box)
+    assert regions["a"].first.tolist() == [[0, 0, 3, 0]]
+    assert regions["a"].end.tolist() == [[1, 2, 7, 3]]
+    assert (regions["gated"].first.tolist(), regions["gated"].end.tolist()) == ([[0, 0, 0, 0]], [[1, 2, 10, 9]])
+
+
+@pytest.mark.parametrize(("name", "conv"), [("resnet50", 30), ("inception_v1", 30)])
+def test_affected_regions_of_an_architecture(name: str, conv: int) -> None:
+    from region_probes import densely_random
+
+    model = densely_random(load_light(name), seed=0)
+    image = image_of(model)
+    shapes = shapes_of(model, image)
+    source = real_input(model).name
+    box = Boxes(np.array([[0, 0, 80, 150]]), np.array([[1, 3, 112, 182]]))
+    regions = Propagation(model, source=source, shapes=shapes).forward(box)
+    inside = np.zeros(image.shape[2:], bool)
+    inside[80:112, 150:182] = True
+    convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
+    for value in (convolutions[2], convolutions[conv // 2], convolutions[conv]):
+        first, end = changed_hull(Probe(model, value, image, 2).changed(inside))
+        assert (first, end) == (regions[value].first[0].tolist(), regions[value].end[0].tolist())
