@@ -11,6 +11,8 @@ from onnxviz.graph.wiring import captured_names, real_inputs
 
 __all__ = ["explain_fixed_batch", "make_batch_dynamic", "static_batch"]
 
+_MOST_WALKS = 200
+
 
 def static_batch(proto: onnx.ModelProto) -> int | None:
     """The number of images that the graph was made for; None where its first input leaves it open or has no batch."""
@@ -73,12 +75,30 @@ def _leading_input(proto: onnx.ModelProto) -> onnx.ValueInfoProto | None:
 
 
 def _rewrite(proto: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    state = BatchState(proto, batch)
+    """Walk the graph; where a walk ends because an ambiguous Reshape was misread, walk again with its next reading."""
+    choices: list[int] = []
+    first_reason: CannotRewrite | None = None
+    for _ in range(_MOST_WALKS):
+        state = BatchState(proto, batch, choices=choices)
+        try:
+            return _walk(proto, state)
+        except CannotRewrite as reason:
+            first_reason = first_reason or reason
+            choices += [0] * (len(state.alternatives) - len(choices))
+            while choices and choices[-1] + 1 >= state.alternatives[len(choices) - 1]:
+                choices.pop()
+            if not choices:
+                raise first_reason from None
+            choices[-1] += 1
+    raise CannotRewrite("its Reshapes can be read in too many ways")
+
+
+def _walk(proto: onnx.ModelProto, state: BatchState) -> onnx.ModelProto:
     batched = []
     for value in real_inputs(proto.graph):
         sides = value.type.tensor_type.shape.dim
         # A vector of one number is a threshold or a size rather than a row for each image.
-        if len(sides) >= 2 and sides[0].dim_value == batch:
+        if len(sides) >= 2 and sides[0].dim_value == state.batch:
             state.axes[value.name] = BatchAxis(0)
             batched.append(value.name)
     for node in proto.graph.node:
@@ -109,6 +129,7 @@ def _follow(node: onnx.NodeProto, state: BatchState) -> None:
         rule(node, state)
     except (IndexError, ValueError, TypeError, KeyError) as error:
         raise CannotRewrite(f"{node.op_type} {node.name!r} has unusual parameters ({error})") from error
+    state.complete_shapes(node)
 
 
 def _assemble(proto: onnx.ModelProto, state: BatchState, batched: list[str]) -> onnx.ModelProto:

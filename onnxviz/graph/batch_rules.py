@@ -67,9 +67,7 @@ def broadcast(node: onnx.NodeProto, state: BatchState) -> None:
         state.keep(node)
         return
     rank = max(len(state.shape(name)) for name in node.input if name)
-    found = {
-        BatchAxis(state.axes[name].axis + rank - len(state.shape(name)), state.axes[name].factor) for name in carried
-    }
+    found = {state.axes[name].moved(state.axes[name].axis + rank - len(state.shape(name))) for name in carried}
     if len(found) != 1:
         raise CannotRewrite(f"{node.op_type} of values whose batches lie on different axes")
     axis = found.pop()
@@ -101,7 +99,7 @@ def reduce(node: onnx.NodeProto, state: BatchState) -> None:
     if batch.axis in gone:
         raise CannotRewrite(f"{node.op_type} over the batch")
     dropped = 0 if attribute(node, "keepdims", 1) else sum(axis < batch.axis for axis in gone)
-    _give(node, state, BatchAxis(batch.axis - dropped, batch.factor))
+    _give(node, state, batch.moved(batch.axis - dropped))
     state.keep(node)
 
 
@@ -127,7 +125,7 @@ def transpose(node: onnx.NodeProto, state: BatchState) -> None:
     batch = _only_data(node, state)
     order = attribute(node, "perm")
     order = list(order) if order else list(range(len(state.shape(node.input[0]))))[::-1]
-    _give(node, state, BatchAxis(order.index(batch.axis), batch.factor))
+    _give(node, state, batch.moved(order.index(batch.axis)))
     state.keep(node)
 
 
@@ -139,16 +137,22 @@ def reshape(node: onnx.NodeProto, state: BatchState) -> None:
         target = resolve_sides(state.shape(data), stated.tolist())
         grown = resolve_sides(state.probe_shape(data), probed.tolist())
         state.shapes[node.output[0]] = target
-        if target == grown:
-            raise CannotRewrite("Reshape to a size without batch")
-        _give(node, state, state.differing_axis(target, grown))
+        place = state.differing_axis(target, grown).axis
+        readings = [BatchAxis(place, target[place] // state.batch)]
+        if data in state.axes:
+            readings = _readings(state.shape(data), state.axes[data], target, state.batch)
+            readings = [reading for reading in readings if reading.axis == place]
+        if not readings:
+            raise CannotRewrite("Reshape moves the batch")
+        _give(node, state, readings[0])
         state.keep(node)
         return
     batch = _only_data(node, state)
     stated_sides = state.fixed(sides)
     source = state.shape(data)
     target = resolve_sides(source, stated_sides)
-    place = _place_after_reshape(source, batch, target, state.batch)
+    reading = state.choose(_readings(source, batch, target, state.batch))
+    place = reading.axis
     patched = list(stated_sides)
     if not (patched[place] == -1 or (patched[place] == 0 and place == batch.axis)):
         patched[place] = -1
@@ -158,24 +162,28 @@ def reshape(node: onnx.NodeProto, state: BatchState) -> None:
         for i, side in enumerate(patched)
     ]
     state.shapes[node.output[0]] = target
-    _give(node, state, BatchAxis(place, target[place] // state.batch))
+    _give(node, state, reading)
     copy = state.keep(node)
     if patched != stated_sides:
         copy.input[1] = state.store(patched, near=node.output[0])
 
 
-def _place_after_reshape(source: Sequence[int], batch: BatchAxis, target: Sequence[int], size: int) -> int:
-    """The axis of the target that holds the batch: as many elements must lie before it as before."""
-    before = math.prod(source[: batch.axis])
-    places = [
-        place
-        for place in range(len(target))
-        if math.prod(target[:place]) == before and target[place] % size == 0 and target[place] > 0
-    ]
-    if not places:
+def _readings(source: Sequence[int], batch: BatchAxis, target: Sequence[int], size: int) -> list[BatchAxis]:
+    """Where the batch can lie after a Reshape, likeliest first: what lay before it still does, on its axis or others.
+
+    Sides of 1 and a batch of 1 leave several readings; with more images only the one that the exporter meant runs.
+    """
+    before = math.prod(source[: batch.axis]) * batch.outer
+    readings = []
+    for place, side in enumerate(target):
+        ahead = math.prod(target[:place])
+        if ahead and before % ahead == 0 and side > 0 and side % (before // ahead * size) == 0:
+            outer = before // ahead
+            readings.append(BatchAxis(place, side // (outer * size), outer))
+    if not readings:
         raise CannotRewrite("Reshape merges the batch with what lies before it")
-    alike = [place for place in places if target[place] == source[batch.axis]]
-    return batch.axis if batch.axis in alike else (alike or places)[0]
+    side_before = source[batch.axis]
+    return sorted(readings, key=lambda r: (r.outer != 1, target[r.axis] != side_before, r.axis != batch.axis, r.axis))
 
 
 def flatten(node: onnx.NodeProto, state: BatchState) -> None:
@@ -192,7 +200,7 @@ def flatten(node: onnx.NodeProto, state: BatchState) -> None:
         axis = 1
         del copy.attribute[:]
         copy.attribute.append(onnx.helper.make_attribute("axis", 1))
-    _give(node, state, BatchAxis(0, batch.factor * math.prod(sides[1:axis])))
+    _give(node, state, BatchAxis(0, batch.factor * math.prod(sides[1:axis]), batch.outer))
 
 
 def squeeze(node: onnx.NodeProto, state: BatchState) -> None:
@@ -203,7 +211,7 @@ def squeeze(node: onnx.NodeProto, state: BatchState) -> None:
     gone = {_positive(axis, len(sides)) for axis in axes} if axes else {i for i, side in enumerate(sides) if side == 1}
     if batch.axis in gone or (not axes and sides[batch.axis] == 1):
         raise CannotRewrite("Squeeze removes the batch's axis")
-    _give(node, state, BatchAxis(batch.axis - sum(axis < batch.axis for axis in gone), batch.factor))
+    _give(node, state, batch.moved(batch.axis - sum(axis < batch.axis for axis in gone)))
     state.keep(node)
 
 
@@ -214,7 +222,7 @@ def unsqueeze(node: onnx.NodeProto, state: BatchState) -> None:
     rank = len(state.shape(node.input[0])) + len(axes)
     fresh = {_positive(axis, rank) for axis in axes}
     kept = [axis for axis in range(rank) if axis not in fresh]
-    _give(node, state, BatchAxis(kept[batch.axis], batch.factor))
+    _give(node, state, batch.moved(kept[batch.axis]))
     state.keep(node)
 
 
@@ -312,10 +320,10 @@ def gather(node: onnx.NodeProto, state: BatchState) -> None:
         if axis == batch.axis:
             raise CannotRewrite("Gather along the batch")
         moved = len(state.shape(indices)) - 1 if axis < batch.axis else 0
-        _give(node, state, BatchAxis(batch.axis + moved, batch.factor))
+        _give(node, state, batch.moved(batch.axis + moved))
     else:
         batch = state.axes[indices]
-        _give(node, state, BatchAxis(axis + batch.axis, batch.factor))
+        _give(node, state, batch.moved(axis + batch.axis))
     state.keep(node)
 
 
@@ -353,7 +361,7 @@ def expand(node: onnx.NodeProto, state: BatchState) -> None:
     axis = batch.axis + rank - len(sides)
     place = axis - (rank - len(stated))
     copy = state.keep(node)
-    _give(node, state, BatchAxis(axis, batch.factor))
+    _give(node, state, batch.moved(axis))
     if place < 0 or stated[place] == 1:
         return
     if stated[place] != sides[batch.axis]:
@@ -406,7 +414,7 @@ def matmul(node: onnx.NodeProto, state: BatchState) -> None:
             batch = state.axes[name]
             if batch.axis == shared:
                 raise CannotRewrite("MatMul sums over the batch")
-            found.add(BatchAxis(batch.axis + rank - own, batch.factor))
+            found.add(batch.moved(batch.axis + rank - own))
     if len(found) != 1:
         raise CannotRewrite("MatMul of values whose batches lie on different axes")
     batch = found.pop()
@@ -429,7 +437,7 @@ def gemm(node: onnx.NodeProto, state: BatchState) -> None:
         bias = state.shape(node.input[2])
         if len(bias) == 2 and bias[0] != 1:
             raise CannotRewrite("Gemm with a bias for each image")
-    _give(node, state, BatchAxis(0, batch.factor))
+    _give(node, state, batch.moved(0))
     state.keep(node)
 
 
@@ -469,13 +477,17 @@ def shape_of(node: onnx.NodeProto, state: BatchState) -> None:
     state.keep(node)
 
 
+def _is_plain(batch: BatchAxis) -> bool:
+    return batch == BatchAxis(batch.axis)
+
+
 def einsum(node: onnx.NodeProto, state: BatchState) -> None:
     """The batch's letter must stay."""
     terms, _, result = str(attribute(node, "equation", "")).replace(" ", "").partition("->")
     letters = {
         term[state.axes[name].axis]
         for term, name in zip(terms.split(","), node.input, strict=True)
-        if name in state.axes and "." not in term and state.axes[name].factor == 1
+        if name in state.axes and "." not in term and _is_plain(state.axes[name])
     }
     if len(letters) != 1 or "." in terms or not result or (letter := letters.pop()) not in result:
         raise CannotRewrite("Einsum over the batch")

@@ -30,22 +30,29 @@ class CannotRewrite(Exception):
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """Where the batch lies in a value: the side of ``axis`` is ``factor`` × batch, the batch being the slower index."""
+    """Where the batch lies in a value: the side of ``axis`` is ``outer`` × batch × ``factor``, slowest index first."""
 
     axis: int
     factor: int = 1
+    outer: int = 1
+
+    def moved(self, axis: int) -> BatchAxis:
+        """The same batch on another axis."""
+        return BatchAxis(axis, self.factor, self.outer)
 
 
 class BatchState:
     """The walk's knowledge, and the graph that it writes."""
 
-    def __init__(self, proto: onnx.ModelProto, batch: int) -> None:
+    def __init__(self, proto: onnx.ModelProto, batch: int, *, choices: Sequence[int] = ()) -> None:
         self.batch = batch
         self.wiring = Wiring(proto)
         self.opset = self.wiring.opset
         self.axes: dict[str, BatchAxis] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self._types: dict[str, int] = {}
         for name, found in infer_types(proto).items():
+            self._types[name] = found.tensor_type.elem_type
             sides = [side.dim_value for side in found.tensor_type.shape.dim if side.HasField("dim_value")]
             stated = found.WhichOneof("value") == "tensor_type" and found.tensor_type.HasField("shape")
             if stated and len(sides) == len(found.tensor_type.shape.dim):
@@ -54,7 +61,18 @@ class BatchState:
         """Contents that depend on the batch's size: with the batch as stated, and PROBE times as large."""
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
+        self._choices = list(choices)
+        self.alternatives: list[int] = []
+        """How many readings each ambiguous Reshape of the walk had."""
         self._taken = {*self.wiring.producer, *self.wiring.initializers, *self.wiring.inputs}
+
+    def choose(self, readings: Sequence[BatchAxis]) -> BatchAxis:
+        """One of several readings: the first, unless an earlier walk found that it leads nowhere."""
+        if len(readings) == 1:
+            return readings[0]
+        turn = len(self.alternatives)
+        self.alternatives.append(len(readings))
+        return readings[self._choices[turn] if turn < len(self._choices) else 0]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The concrete shape, batch as stated."""
@@ -148,6 +166,34 @@ class BatchState:
             else:
                 self.axes[name] = self.differing_axis(stated.shape, probed.shape)
         self.keep(node)
+
+    def complete_shapes(self, node: onnx.NodeProto) -> None:
+        """Infer the shapes of a node's outputs where the graph's inference could not: the walk knows more sides."""
+        unknown = [name for name in node.output if name and name not in self.shapes]
+        if not unknown:
+            return
+        inputs, contents = [], []
+        for name in dict.fromkeys(filter(None, node.input)):
+            content = self.sized[name][0] if name in self.sized else None
+            if content is None and name not in self.axes:
+                content = self.wiring.constant(name)
+            if content is not None:
+                contents.append(numpy_helper.from_array(np.asarray(content, order="C"), name))
+            elif name in self.shapes:
+                held = self._types.get(name) or onnx.TensorProto.FLOAT
+                inputs.append(helper.make_tensor_value_info(name, held, self.shapes[name]))
+            else:
+                return
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        model = helper.make_model(
+            helper.make_graph([node], "lone", inputs, outputs, contents),
+            opset_imports=self.wiring.proto.opset_import,
+        )
+        for name, found in infer_types(model).items():
+            sides = found.tensor_type.shape.dim
+            if name in unknown and found.tensor_type.HasField("shape") and all(s.HasField("dim_value") for s in sides):
+                self.shapes[name] = tuple(side.dim_value for side in sides)
+                self._types[name] = found.tensor_type.elem_type
 
     def differing_axis(self, stated: Sequence[int], probed: Sequence[int]) -> BatchAxis:
         """The one axis that grows with the batch."""

@@ -195,6 +195,7 @@ def infer_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     for value in (*graph.value_info, *graph.input, *graph.output):
         if value.type.WhichOneof("value") is not None:
             stated[value.name] = value.type
+    symbols = {side.dim_param for found in stated.values() for side in _sides(found)}
     described = _describe(proto)
     if described.ByteSize() > _LARGEST_INFERRED:
         return stated
@@ -204,8 +205,20 @@ def infer_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
         return stated
     for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
         if value.type.WhichOneof("value") is not None:
+            _forget_invented_names(value.type, symbols)
             stated[value.name] = value.type
     return stated
+
+
+def _sides(found: onnx.TypeProto) -> Iterable[onnx.TensorShapeProto.Dimension]:
+    return found.tensor_type.shape.dim if found.WhichOneof("value") == "tensor_type" else ()
+
+
+def _forget_invented_names(found: onnx.TypeProto, symbols: set[str]) -> None:
+    """Clear the names (unk__7) that shape inference invents for sides it cannot tell."""
+    for side in _sides(found):
+        if side.dim_param and side.dim_param not in symbols:
+            side.Clear()
 
 
 def _describe(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -217,7 +230,10 @@ def _describe(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.name = proto.graph.name or "graph"
     graph.input.extend(real_inputs(proto.graph))
     graph.output.extend(proto.graph.output)
-    graph.value_info.extend(proto.graph.value_info)
+    # Exporters state shapes that contradict the operators, and inference would believe them; it needs telling only
+    # where it does not know the operator.
+    foreign = {name for node in proto.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    graph.value_info.extend(value for value in proto.graph.value_info if value.name in foreign)
     for tensor in proto.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL and _elements(tensor) <= _LARGEST_SHOWN:
             graph.initializer.add().CopyFrom(tensor)

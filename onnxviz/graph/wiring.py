@@ -35,10 +35,11 @@ PASS_THROUGH = frozenset(
 # Deterministic operators that a constant may pass through on its way to being used as a weight or a shape.
 _FOLDABLE = frozenset(
     {
-        "Abs", "Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "DequantizeLinear", "Div", "Equal", "Expand",
-        "Flatten", "Floor", "Gather", "Identity", "Max", "Min", "Mul", "Neg", "Pow", "QuantizeLinear", "Range",
-        "Reciprocal", "ReduceL2", "ReduceProd", "ReduceSum", "Reshape", "Shape", "Slice", "Split", "Sqrt", "Squeeze",
-        "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+        "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "ConstantOfShape", "DequantizeLinear", "Div", "Equal",
+        "Exp", "Expand", "Flatten", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg",
+        "Not", "Or", "Pow", "QuantizeLinear", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMin", "ReduceProd",
+        "ReduceSum", "Reshape", "Round", "Shape", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile",
+        "Transpose", "Unsqueeze", "Where",
     }
 )  # fmt: skip
 _LARGEST_FOLDED = 1 << 28  # elements: 1 GiB of float32, more than any single weight tensor of a vision network
