@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -120,11 +122,13 @@ def floats(*shape: int) -> np.ndarray:
 
 
 def graph(
-    *nodes: onnx.NodeProto, shape: tuple[int, ...] = (1, 4, 6), opset: int = 17, output: str = "y", **weights: np.ndarray
+    *nodes: onnx.NodeProto,
+    shape: tuple[int, ...] = (1, 4, 6),
+    opset: int = 17,
+    output: str = "y",
+    **weights: np.ndarray,
 ) -> onnx.ModelProto:
-    return build(
-        nodes, inputs={"x": ("float", shape)}, outputs={output: ("float", None)}, weights=weights, opset=opset
-    )
+    return build(nodes, inputs={"x": ("float", shape)}, outputs={output: ("float", None)}, weights=weights, opset=opset)
 
 
 def class_token() -> onnx.ModelProto:
@@ -314,3 +318,38 @@ def test_several_inputs() -> None:
         weights={"table": floats(4, 5)},
     )  # fmt: skip
     assert_rows_equal_single_runs(model)
+
+
+def test_exports_of_attention_and_recurrence(torch: Any, tmp_path: Path) -> None:
+    nn = torch.nn
+
+    class Attention(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.attention, self.head = (
+                nn.Conv2d(3, 32, 8, 8),
+                nn.MultiheadAttention(32, 4),
+                nn.Linear(32, 10),
+            )
+
+        def forward(self, image: Any) -> Any:
+            tokens = self.patches(image).flatten(2).permute(2, 0, 1)
+            mixed = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
+            return self.head(mixed.mean(0)).softmax(-1)
+
+    class Reader(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.lstm = nn.Conv2d(3, 8, 3, 2, 1), nn.LSTM(128, 20, bidirectional=True, batch_first=True)
+
+        def forward(self, image: Any) -> Any:
+            columns = self.conv(image).relu().permute(0, 3, 1, 2).flatten(2)
+            return self.lstm(columns)[0][:, -1]
+
+    torch.manual_seed(0)
+    for network in (Attention(), Reader()):
+        path = tmp_path / f"{type(network).__name__}.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns about its own constants and its successor
+            torch.onnx.export(network.eval(), (torch.zeros(1, 3, 32, 32),), str(path), dynamo=False)
+        assert_rows_equal_single_runs(read_model(path).proto)
