@@ -13,7 +13,8 @@ if(NOT onnxviz_cuda_wanted MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "ONNXVIZ_CUDA is '${ONNXVIZ_CUDA}'; allowed: AUTO, ON, OFF")
 endif()
 
-# Why the compiler does not work, in one line: the first line it prints when asked to compile an empty kernel.
+# Why CMake has no CUDA compiler, in one line: none is there, it is there but not on PATH, or it does not work, and then
+# the first line that it prints when asked to compile an empty kernel.
 function(onnxviz_explain_missing_cuda result)
   if(DEFINED ENV{CUDACXX})
     separate_arguments(command UNIX_COMMAND "$ENV{CUDACXX}")
@@ -35,6 +36,14 @@ function(onnxviz_explain_missing_cuda result)
     COMMAND "${compiler}" ${host} -c probe.cu -o probe.o
     WORKING_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}"
     RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  if(status EQUAL 0)
+    set(${result} "the CUDA compiler ${compiler} is not on PATH (CUDACXX=${compiler} would name it)" PARENT_SCOPE)
+    return()
+  endif()
+  if(NOT status MATCHES "^[0-9]+$")
+    set(${result} "the CUDA compiler ${compiler} cannot be started (${status})" PARENT_SCOPE)
+    return()
+  endif()
   string(STRIP "${text}" text)
   string(REGEX REPLACE "\n.*" "" text "${text}")
   string(REGEX REPLACE "[\"\\;]" "'" text "${text}")
