@@ -75,7 +75,7 @@ def top_patches(
     seen = 0
     for batch, arrays in model.batches(images, (name,)):
         maps = model.channel_first(name, arrays[name])
-        best = best.merge(_Best.of_batch(maps, followed, batch.indices, k, per_image))
+        best = best.after(maps, followed, batch.indices, per_image)
         seen += len(batch.indices)
     if not seen:
         raise InputError("none of the images can be read", where="images")
@@ -142,6 +142,25 @@ class _Best:
             np.ascontiguousarray(np.moveaxis(part, 1, 0)).reshape(len(channels), -1) for part in (score, image, place)
         ]
         return cls.empty(len(channels), k).merge(cls(flat[0], np.where(flat[0] > -np.inf, flat[1], -1), flat[2]))
+
+    def after(
+        self, maps: NDArray[Any], channels: NDArray[np.int64], images: NDArray[np.int64], per_image: int
+    ) -> _Best:
+        """The best units so far and of one more batch: ``merge`` of ``of_batch``, left out where nothing can change."""
+        chosen = maps if len(channels) == maps.shape[1] else maps[:, channels]
+        spatial = tuple(range(2, chosen.ndim))
+        # fmax passes NaN by, and after many images few channels find anything stronger than what they hold.
+        strongest = np.fmax.reduce(chosen, axis=(0, *spatial)).astype(np.float32)
+        weakest = self.score[:, -1]
+        tie = (strongest == weakest) & (images.min() < self.image[:, -1])
+        rows = np.flatnonzero((strongest > weakest) | tie)
+        if len(rows) == 0:
+            return self
+        part = _Best(self.score[rows], self.image[rows], self.unit[rows])
+        new = part.merge(_Best.of_batch(maps, channels[rows], images, self.score.shape[1], per_image))
+        score, image, unit = self.score.copy(), self.image.copy(), self.unit.copy()
+        score[rows], image[rows], unit[rows] = new.score, new.image, new.unit
+        return _Best(score, image, unit)
 
     def merge(self, other: _Best) -> _Best:
         """The k best of both; associative, and the same whichever comes first."""
