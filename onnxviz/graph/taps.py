@@ -15,8 +15,8 @@ __all__ = ["expose"]
 def expose(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """Copy a model so that its outputs are the named values, in that order.
 
-    Nodes and weights that none of them needs are left out, and so are inputs that then nobody reads. What the bodies of
-    If, Loop and Scan take from the graph around them counts as needed.
+    Nodes and weights that none of them needs are left out; inputs stay, so that every copy is fed alike. What the bodies
+    of If, Loop and Scan take from the graph around them counts as needed.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def expose(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     tapped.graph.node.extend(reversed(kept))
     tapped.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
     tapped.graph.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in needed)
-    tapped.graph.input.extend(value for value in graph.input if value.name in needed)
+    tapped.graph.input.extend(value for value in graph.input if value.name in needed or value.name not in stored)
     tapped.graph.value_info.extend(v for v in graph.value_info if v.name in needed and v.name not in wanted)
     declared = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     for name in wanted:
