@@ -17,6 +17,7 @@ from onnxviz.cli.neighbors import neighbors
 from onnxviz.cli.occlusion import occlusion
 from onnxviz.cli.patches import patches
 from onnxviz.cli.supervise import INTERRUPTED, fail, report_crash
+from onnxviz.cli.terminal import tolerant
 
 __all__ = ["app", "main"]
 
@@ -64,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    code: object = None
     try:
-        code = command.main(arguments, prog_name="onnxviz", standalone_mode=False)
+        with tolerant():
+            code = command.main(arguments, prog_name="onnxviz", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return fail("interrupted", code=INTERRUPTED)
     except typer.Exit as error:
@@ -78,10 +81,6 @@ def _run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         hint = f" Try '{context.command_path} --help'." if context is not None else ""
         return fail(message.rstrip(".") + "." + hint)
-    except BrokenPipeError:
-        # The reader of our output has left, as in `onnxviz inspect model.onnx | head`: that is its right.
-        sys.stdout = None
-        return 0
     except Exception as error:
         return report_crash(error)
     return code if isinstance(code, int) else 0

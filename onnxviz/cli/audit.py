@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onnxviz.cli.options import Device, Labels, Preprocess, Quiet, Seed, Threads, Timeout
 from onnxviz.cli.supervise import supervise
-from onnxviz.cli.terminal import printable, progress
+from onnxviz.cli.terminal import output, printable, progress
 
 if TYPE_CHECKING:
     from onnxviz.report import AuditResult
@@ -66,7 +66,7 @@ def audit(
     """Examine a model on images and write the report: OUT/index.html, results.json, run.json, figures/, arrays/."""
 
     def work() -> int:
-        with progress(quiet=quiet) as show:
+        with progress(quiet=quiet) as report_progress:
             from onnxviz.report import audit as examine
 
             result = examine(
@@ -83,29 +83,26 @@ def audit(
                 threads=threads,
                 timeout=timeout,
                 occlusion_budget=int(occlusion_budget * 1e9),
-                progress=show,
+                progress=report_progress,
             )
         if not quiet:
-            _print(result, out)
+            with output() as show:
+                _print(show, result, out)
         return result.exit_code
 
     raise typer.Exit(supervise(work, timeout=timeout))
 
 
-def _print(result: AuditResult, out: Path) -> None:
-    from rich.console import Console
+def _print(show: Callable[[Any], None], result: AuditResult, out: Path) -> None:
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
     for name, verdicts in result.verdicts.items():
         for line in verdicts:
             if line.status == "finding":
                 prefix = f"{name}: " if len(result.verdicts) > 1 else ""
-                console.print(
-                    Text.assemble(("finding  ", "bold red"), printable(f"{prefix}{line.title}: {line.found}"))
-                )
+                show(Text.assemble(("finding  ", "bold red"), printable(f"{prefix}{line.title}: {line.found}")))
     lines = [line for verdicts in result.verdicts.values() for line in verdicts]
     passed = sum(line.status == "passed" for line in lines)
     unchecked = sum(line.status == "not checked" for line in lines)
-    console.print(Text(f"{len(result.findings)} findings, {passed} checks passed, {unchecked} not checked"))
-    console.print(Text(printable(str(out / "index.html"))))
+    show(Text(f"{len(result.findings)} findings, {passed} checks passed, {unchecked} not checked"))
+    show(Text(printable(str(out / "index.html"))))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onnxviz.cli.options import JSON, Labels, ModelPath, Preprocess, Quiet, Timeout
+from onnxviz.cli.single import write_numbers
 from onnxviz.cli.supervise import supervise
-from onnxviz.cli.terminal import printable
+from onnxviz.cli.terminal import output, printable
 
 if TYPE_CHECKING:
     from onnxviz.graph.values import GraphInput, Value
@@ -34,14 +34,16 @@ def inspect(
     """List a model's inputs, outputs, contracts and values."""
 
     def work() -> None:
+        from onnxviz.report.numbers import plain
         from onnxviz.runtime.opening import load
 
         opened = load(model, preprocess=preprocess, labels=labels, timeout=timeout)
         found = {value.name: value for pattern in values or ["*"] for value in opened.values(pattern)}
         if json is not None:
-            _write(_numbers(opened, found), json)
+            write_numbers(plain(_numbers(opened, found))[0], json)
         if not quiet and str(json) != "-":
-            _print(opened, found)
+            with output() as show:
+                _print(show, opened, found)
 
     raise typer.Exit(supervise(work, timeout=timeout))
 
@@ -74,26 +76,11 @@ def _numbers(model: Model, found: dict[str, Value]) -> dict[str, Any]:
     }
 
 
-def _write(numbers: dict[str, Any], json: Path) -> None:
-    from onnxviz.report.numbers import json_bytes, plain
-    from onnxviz.report.writer import write_file
-
-    data = json_bytes(plain(numbers)[0])
-    if str(json) == "-":
-        sys.stdout.write(data.decode("ascii"))
-        sys.stdout.flush()
-    else:
-        write_file(json, data)
-
-
-def _print(model: Model, found: dict[str, Value]) -> None:
-    from rich.console import Console
+def _print(show: Callable[[Any], None], model: Model, found: dict[str, Value]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     shapes = model.shapes()
-    # In a pipe the lines are as long as they need to be: a program reads them.
-    console = Console() if sys.stdout.isatty() else Console(width=10_000)
     facts = Table(box=None, show_header=False, pad_edge=False)
     preprocess, output = model.preprocess, model.output
     rows = [
@@ -112,8 +99,8 @@ def _print(model: Model, found: dict[str, Value]) -> None:
     ]
     for name, text in rows:
         facts.add_row(Text(name, style="bold"), Text(printable(text)))
-    console.print(facts)
-    console.print()
+    show(facts)
+    show("")
     table = Table(box=None, pad_edge=False)
     for column in ("value", "kind", "operator", "dtype", "shape for one image"):
         table.add_column(column, no_wrap=column == "value", overflow="fold")
@@ -125,7 +112,7 @@ def _print(model: Model, found: dict[str, Value]) -> None:
                 for cell in (value.name, value.kind, value.op_type, value.dtype or "?", _shape(shape))
             )
         )
-    console.print(table)
+    show(table)
 
 
 def _shape(shape: Any) -> str:

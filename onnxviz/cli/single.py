@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxviz.cli.supervise import supervise
-from onnxviz.cli.terminal import printable, progress
+from onnxviz.cli.terminal import printable, progress, tolerant
 from onnxviz.errors import InputError
 
 if TYPE_CHECKING:
     from onnxviz.inputs.images import ImageSet
     from onnxviz.runtime.model import Model
 
-__all__ = ["read_images", "run_single"]
+__all__ = ["read_images", "run_single", "write_numbers"]
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -56,8 +56,9 @@ def run_single(
             steps("writing")
             written = _write(result, place, json)
         if not quiet:
-            for path in written:
-                print(printable(str(path)))
+            with tolerant():
+                for path in written:
+                    print(printable(str(path)))
 
     raise typer.Exit(supervise(work, timeout=timeout))
 
@@ -101,8 +102,7 @@ def _check_places(out: Path | None, json: Path | None) -> None:
 
 def _write(result: Any, out: Path | None, json: Path | None) -> list[Path]:
     from onnxviz.pictures import plot, save_figure
-    from onnxviz.report.numbers import json_bytes, result_numbers
-    from onnxviz.report.writer import write_file
+    from onnxviz.report.numbers import result_numbers
 
     results = dict(result) if isinstance(result, Mapping) else {"": result}
     written = []
@@ -113,10 +113,19 @@ def _write(result: Any, out: Path | None, json: Path | None) -> list[Path]:
             written.append(save_figure(plot(item), place))
     if json is not None:
         numbers = [result_numbers(item) for item in results.values()]
-        data = json_bytes(numbers if isinstance(result, Mapping) else numbers[0])
-        if str(json) == "-":
-            sys.stdout.write(data.decode("ascii"))
-            sys.stdout.flush()
-        else:
-            written.append(write_file(json, data))
+        written += write_numbers(numbers if isinstance(result, Mapping) else numbers[0], json)
     return written
+
+
+def write_numbers(numbers: Any, json: Path) -> list[Path]:
+    """Write plain JSON types to ``json``, or to standard output where that is ``-``; the files that were written."""
+    from onnxviz.report.numbers import json_bytes
+    from onnxviz.report.writer import write_file
+
+    data = json_bytes(numbers)
+    if str(json) != "-":
+        write_file(json, data)
+        return [json]
+    with tolerant():
+        sys.stdout.write(data.decode("ascii"))
+    return []

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from onnxviz.errors import LimitError, OnnxvizError
 
 __all__ = ["DONE", "ERROR", "FINDINGS", "INTERRUPTED", "fail", "report_crash", "supervise"]
 
-DONE, FINDINGS, ERROR, INTERRUPTED = 0, 1, 2, 130
+DONE, FINDINGS, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 _GRACE = 0.5
 """Seconds that the runtime gets to stop a run by itself before the process ends."""
 _POLL = 0.2
+
+
+class _Terminated(BaseException):
+    """The operating system, or a batch system's time limit, asks the process to end."""
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    raise _Terminated
 
 
 def supervise(work: Callable[[], int | None], *, timeout: float | None = None) -> int:
@@ -36,6 +46,9 @@ def supervise(work: Callable[[], int | None], *, timeout: float | None = None) -
         except BaseException as error:
             outcome.append(error)
 
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and threading.current_thread() is threading.main_thread():
+            signal.signal(getattr(signal, name), _on_terminate)
     thread = threading.Thread(target=body, name="onnxviz work", daemon=True)
     limit = None if timeout is None else time.monotonic() + timeout + _GRACE
     try:
@@ -46,6 +59,8 @@ def supervise(work: Callable[[], int | None], *, timeout: float | None = None) -
             thread.join(_POLL)
     except KeyboardInterrupt:
         _abandon("interrupted", INTERRUPTED)
+    except _Terminated:
+        _abandon("terminated", TERMINATED)
     result = outcome[0]
     if isinstance(result, int):
         return result

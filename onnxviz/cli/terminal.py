@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["printable", "progress"]
+__all__ = ["output", "printable", "progress", "tolerant"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,6 +48,31 @@ def _line(what: str, done: int, of: int) -> None:
     line = f"[{done + 1:>{len(str(of))}}/{of}] {printable(what)}\n"
     sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
     sys.stderr.flush()
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Print inside: a reader of standard output that leaves, as ``head`` does, is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whatever is still buffered would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def output() -> Iterator[Callable[[Any], None]]:
+    """A function that prints text or a rich table on standard output."""
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    with tolerant():
+        # In a pipe the lines are as long as they need to be: a program reads them.
+        yield Output(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False).print
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 from onnxviz.errors import InputError, LimitError, ModelError, OnnxvizError
 from onnxviz.inputs.images import ImageSet, load_images
 from onnxviz.inputs.preprocess import Preprocess
+from onnxviz.methods.target import resolve_target
 from onnxviz.report.budget import DEFAULT_OCCLUSION_MACS
 from onnxviz.report.collect import results_json
 from onnxviz.report.examination import Examination, Options
@@ -37,6 +39,9 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done now, how many steps are done, and how many there are."""
 
 Images = str | Path | Sequence[Any] | Any
+
+_ONLY = "model"
+"""Name of the set where one model was given."""
 
 
 @dataclass(frozen=True)
@@ -222,12 +227,10 @@ def _subjects(model: Model | str | Path | None, images: Images | None, arguments
             opened.set_timeout(timeout)
             return opened
 
-        yield _Subject("model", model.name, "", reuse, _reader(images))
+        yield _Subject(_ONLY, model.name, "", reuse, _reader(images))
     elif model is not None:
         path = Path(model)
-        yield _Subject(
-            "model", path.name, "", lambda timeout: load(path, timeout=timeout, **arguments), _reader(images)
-        )
+        yield _Subject(_ONLY, path.name, "", lambda timeout: load(path, timeout=timeout, **arguments), _reader(images))
     else:
         yield from _embedded(images, arguments)
 
@@ -276,7 +279,12 @@ def _open(subject: _Subject, options: Options, limit: int | None, seed: int, dea
         images = subject.read_images(model)
         if limit is not None and len(images) > limit:
             images = images.sample(limit, seed)
-    return Examination(model, images, reason, options)
+    exam = Examination(model, images, reason, options)
+    if images is not None and options.target != "top1" and subject.name == _ONLY:
+        # A class or an element that does not exist ends the audit here too; of several models one may lack it.
+        with contextlib.suppress(SectionSkipped):
+            resolve_target(model, options.target, exam.first_batch.tensor[:1])
+    return exam
 
 
 def _examine(exam: Examination, title: str, work: _Work, deadline: float | None) -> list[Section]:
