@@ -6,6 +6,7 @@ The public names are these and no others. Each is imported when it is first used
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("onnxviz")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'onnxviz' has no attribute {name!r}")
