@@ -22,9 +22,10 @@ class Builder:
         self.shape = shape
         self.value = "x"
         self.jumps = False
-        """Whether positions are folded or picked, so that a hull may hold positions that nothing reads."""
+        """Whether positions are folded, picked or hidden, so that a hull may hold some that are not seen to change."""
         self.uneven = False
         """Whether channels of one value reach differently far, so that one hull over all of them holds too much."""
+        self.exchanged = False
         self.seed = int(draw(st.integers(0, 2**31)))  # type: ignore[call-overload]
         self.rng = np.random.default_rng(self.seed)
 
@@ -114,6 +115,8 @@ class Builder:
         self.jumps |= stride > kernel
         attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "ceil_mode": ceil}
         if self.pick(True, False):
+            # With few channels a maximum hides a change more often than not; the averages below have the same reach.
+            self.jumps = True
             self.add("MaxPool", shape=(1, c, *sizes), **attributes)
         else:
             self.add("AveragePool", shape=(1, c, *sizes), count_include_pad=self.number(0, 1), **attributes)
@@ -191,7 +194,9 @@ class Builder:
 
     def blocks(self) -> bool:
         _, c, h, w = self.shape
-        self.uneven = True
+        # A second exchange turns every other channel back into every other position: the hull between is too large.
+        self.jumps |= self.exchanged
+        self.exchanged = self.uneven = True
         if c % 4 == 0:
             self.add("DepthToSpace", blocksize=2, mode=self.pick("DCR", "CRD"), shape=(1, c // 4, 2 * h, 2 * w))
             return True
@@ -204,6 +209,7 @@ class Builder:
         _, c, h, w = self.shape
         if c % 2:
             return False
+        self.jumps |= self.exchanged
         self.add("Reshape", self.constant(np.array([0, 2, c // 2, h, w], np.int64)))
         self.add("Transpose", perm=[0, 2, 1, 3, 4])
         self.add("Reshape", self.constant(np.array([0, c, h, w], np.int64)))
@@ -229,6 +235,7 @@ class Builder:
         _, c, h, w = self.shape
         if c % 2:
             return False
+        self.jumps |= self.exchanged
         self.uneven = True
         name = f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node("Split", [self.value], [name, name + "b"], axis=1))

@@ -131,14 +131,13 @@ class Propagation:
         found: dict[str, list[Boxes]] = {self.source: [boxes]}
         for number, node in enumerate(self._nodes):
             for edge in self._edges_of(number):
-                for part in found.get(edge.name, []):
-                    _add(found.setdefault(node.output[edge.output], []), edge.box_map.forward(part))
-        questions = len(boxes.first)
-        hulls = {name: reduce(Boxes.hull, parts) for name, parts in found.items() if parts}
+                if edge.name in found:
+                    held = found.setdefault(node.output[edge.output], [])
+                    for part in found[edge.name]:
+                        _add(held, edge.box_map.forward(part))
         return {
-            name: hulls.get(name) or _nothing(questions, len(self._shape(name)))
-            for name in self.dependent
-            if name in found
+            name: reduce(Boxes.hull, parts, _nothing(len(boxes.first), len(self._shape(name))))
+            for name, parts in found.items()
         }
 
     def _edges_of(self, number: int) -> list[_Edge]:
