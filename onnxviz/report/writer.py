@@ -104,7 +104,9 @@ class ReportFolder:
                 _exchange(self.path, self.out)
             else:
                 self.path.rename(self.out)
-            _sync_folder(self.out.parent)
+            # The new report stands; that its folder's entry could not be forced to disk is no failure to report.
+            with contextlib.suppress(OSError):
+                _sync_folder(self.out.parent)
         return self.out
 
 
@@ -131,7 +133,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
             _write_synced(unfinished, data)
             unfinished.chmod(0o666 & ~_umask())
             unfinished.replace(target)
-            _sync_folder(target.parent)
+            with contextlib.suppress(OSError):
+                _sync_folder(target.parent)
         finally:
             unfinished.unlink(missing_ok=True)
             _unfinished.discard(unfinished)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxviz.errors import ModelError
+from onnxviz.graph.batch import static_batch
 from onnxviz.graph.finite import scan_weights
 from onnxviz.graph.values import GraphInput, Value
 from onnxviz.report.examination import Examination
@@ -148,12 +150,25 @@ def _compare_batch(exam: Examination) -> None:
         return
     model = exam.model
     names = exam.float_outputs
-    together = model.run(batch.tensor)
+    try:
+        together = _run_together(exam, batch.tensor)
+    except ModelError as error:
+        # The file declares a free batch and cannot run one.
+        exam.facts.batch = Difference(float("inf"), 0.0, 0.0, f"a batch does not run: {error.got or error.what}")
+        return
     alone = [model.run(batch.tensor[row : row + 1]) for row in range(count)]
     exam.facts.batch = _apart(
         [(together[name], np.concatenate([one[name] for one in alone])) for name in names],
         f"{count} images together and one by one",
     )
+
+
+def _run_together(exam: Examination, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """All rows in one run of the graph, even where the model knows better and runs them one by one."""
+    model = exam.model
+    if model.fixed_batch is not None and static_batch(model.loaded.proto) is None:
+        return model.run({model.inputs[0].name: tensor})
+    return model.run(tensor)
 
 
 def _compare_taps(exam: Examination) -> None:
