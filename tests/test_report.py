@@ -331,7 +331,7 @@ def test_constant_predictions_are_a_finding(tmp_path: Path) -> None:
                 array[:] = 0
 
     result = audit(
-        with_weights(kill, tmp_path / "dead.onnx"), list(pictures(4)), out=tmp_path / "report", values=[VALUE], occlusion_budget=0,
+        with_weights(kill, tmp_path / "dead.onnx"), list(pictures(3)), out=tmp_path / "report", values=[VALUE], occlusion_budget=0,
         device="cpu",
     )  # fmt: skip
     assert result.exit_code == 1
