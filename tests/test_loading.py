@@ -192,7 +192,8 @@ def test_external_data_is_read_and_digested(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["../weights.bin", "a/../../weights.bin", "a/../weights.bin", "..", "..\\weights.bin", "C:\\weights.bin"]
+    "location",
+    ["../weights.bin", "a/../../weights.bin", "a/../weights.bin", "..", "..\\weights.bin", "C:\\weights.bin"],
 )
 def test_paths_that_leave_the_folder_are_refused_before_anything_is_opened(
     location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -299,7 +300,9 @@ def test_external_data_in_a_body_is_checked_too(tmp_path: Path) -> None:
     hidden.ClearField("float_data")
     hidden.data_location = TensorProto.EXTERNAL
     hidden.external_data.add(key="location", value="../outside.bin")
-    body = helper.make_graph([node("Identity", ["hidden"], ["y"])], "body", [], [onnx.ValueInfoProto(name="y")], [hidden])
+    body = helper.make_graph(
+        [node("Identity", ["hidden"], ["y"])], "body", [], [onnx.ValueInfoProto(name="y")], [hidden]
+    )
     model = build(
         [node("If", ["c"], ["out"], then_branch=body, else_branch=body)],
         inputs={"c": ("bool", [])}, outputs={"out": ("float", [1])},
