@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 
-from onnxviz.graph.values import Value, list_values
-from onnxviz.graph.wiring import PASS_THROUGH, Wiring
+from onnxviz.graph.values import Value, graph_inputs, list_values
+from onnxviz.graph.wiring import PASS_THROUGH, Wiring, attribute
 
 __all__ = ["Landmark", "find_feature_value", "find_logits_value"]
 
@@ -36,6 +36,8 @@ _CLASSIFIERS = {
     "Einsum": "fully connected layer",
     "LinearClassifier": "linear classifier",
 }  # fmt: skip
+_FEWEST_CHANNELS = 4  # below that a map is a picture or a mask rather than features
+_ASSUMED_SIDE = 256  # pixels, where the graph leaves the image's size open; only the maps' relative sizes matter
 _MAPS = ("conv", "relu", "activation", "add", "concat", "normalization")
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 
@@ -142,7 +144,7 @@ def find_feature_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
     wiring = Wiring(proto)
     if output not in wiring.producer:
         return None
-    values = {value.name: value for value in list_values(proto)}
+    values = {value.name: value for value in list_values(proto, assumed=_one_image(proto))}
     if is_normalized_embedding(output, wiring):
         return Landmark(output, "the output itself: a feature vector scaled to length 1", guessed=False)
     classifier = _classifier(output, wiring)
@@ -159,7 +161,7 @@ def find_feature_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
     if sides is not None and len(sides) == 4 and not set(sides[2:]) <= {1}:
         # Squeeze-and-classify networks pool class maps instead of features.
         why += ": the network pools only after naming classes, so these are maps, to be averaged over positions"
-    elif sides is not None and isinstance(width := _width(sides), int):
+    elif (width := _width(sides) if sides is not None else _rows(classifier, wiring)) is not None:
         why += f": {width} numbers per image"
     return Landmark(name, why, guessed=False)
 
@@ -224,21 +226,43 @@ def _coarsest_map(output: str, wiring: Wiring, values: dict[str, Value]) -> Land
             needed.update(filter(None, node.input))
     best: tuple[int, str] | None = None
     for value in values.values():
-        if value.name not in needed or value.kind not in _MAPS:
+        if value.name not in needed or value.kind not in _MAPS or value.name == output:
             continue
         if value.dtype not in _FLOATS or value.shape is None or len(value.shape) != 4:
             continue
-        sides = [side for side in value.shape[1:] if isinstance(side, int)]
-        if len(sides) < 3 or min(sides) < 1:
+        channels, *sides = value.shape[1:]
+        known = [side for side in sides if isinstance(side, int)]
+        if len(known) < 2 or not isinstance(channels, int) or channels < _FEWEST_CHANNELS:
             continue
-        # Channels are many and positions few at the bottom of a network, in either layout.
-        positions = int(np.prod(sides)) // max(sides[0], sides[-1])
+        positions = math.prod(known)
         if positions > 1 and (best is None or positions <= best[0]):
             best = positions, value.name
     if best is None:
         return None
     why = "no classifier was found, so this is the last of the coarsest maps on the way to the output"
     return Landmark(best[1], why, guessed=True)
+
+
+def _one_image(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Input shapes for one image, with a size where the graph leaves it open."""
+    assumed = {}
+    for entry in graph_inputs(proto):
+        if entry.shape:
+            first = entry.shape[0] if isinstance(entry.shape[0], int) else 1
+            rest = [side if isinstance(side, int) and side > 0 else _ASSUMED_SIDE for side in entry.shape[1:]]
+            assumed[entry.name] = (first, *rest)
+    return assumed
+
+
+def _rows(classifier: onnx.NodeProto, wiring: Wiring) -> int | None:
+    """How many numbers a fully connected layer reads, by its stored weights."""
+    if classifier.op_type not in ("Gemm", "MatMul"):
+        return None
+    weights = wiring.initializers.get(classifier.input[1])
+    if weights is None or len(weights.dims) != 2:
+        return None
+    transposed = classifier.op_type == "Gemm" and attribute(classifier, "transB", 0)
+    return int(weights.dims[1 if transposed else 0])
 
 
 def _width(sides: Sequence[int | str | None]) -> int | None:

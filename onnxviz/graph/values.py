@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -109,13 +109,15 @@ _PRODUCTS = frozenset(
 )
 
 
-def list_values(proto: onnx.ModelProto) -> tuple[Value, ...]:
+def list_values(proto: onnx.ModelProto, *, assumed: Mapping[str, Sequence[int]] | None = None) -> tuple[Value, ...]:
     """List every value of the main graph: the inputs to feed, then the nodes' outputs in the order they are computed.
 
     Parameters
     ----------
     proto : onnx.ModelProto
         The model, functions inlined.
+    assumed : mapping of input name to shape, optional
+        Shapes to infer with in place of the open ones that the file states.
 
     Returns
     -------
@@ -123,7 +125,7 @@ def list_values(proto: onnx.ModelProto) -> tuple[Value, ...]:
         Shapes and types as ONNX shape inference finds them, None where it cannot tell; unused optional outputs, which
         have no name, are left out. Values that depend on no input have the kind ``"constant"``.
     """
-    types = infer_types(proto)
+    types = infer_types(proto, assumed=assumed)
     wiring = Wiring(proto)
     values = [_value(name, types.get(name), "", "", "input") for name in wiring.inputs]
     for position, node in enumerate(proto.graph.node):
@@ -182,7 +184,9 @@ def graph_outputs(proto: onnx.ModelProto) -> tuple[Value, ...]:
     return tuple(found)
 
 
-def infer_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+def infer_types(
+    proto: onnx.ModelProto, *, assumed: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, onnx.TypeProto]:
     """Type and shape of every value that the file states or ONNX shape inference finds; never raises.
 
     Weights above a few thousand elements are described by shape alone, so their bytes are neither copied nor limited.
@@ -197,6 +201,14 @@ def infer_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
             stated[value.name] = value.type
     symbols = {side.dim_param for found in stated.values() for side in _sides(found)}
     described = _describe(proto)
+    if assumed:
+        for value in described.graph.input:
+            if value.name in assumed:
+                shaped = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, list(assumed[value.name]))
+                value.type.CopyFrom(shaped)
+        # The stated shapes of the outputs are those of the open sides.
+        for value in described.graph.output:
+            value.type.tensor_type.ClearField("shape")
     if described.ByteSize() > _LARGEST_INFERRED:
         return stated
     try:
