@@ -17,7 +17,7 @@ from onnxviz.errors import InputError, LimitError, ModelError, OnnxvizError
 from onnxviz.inputs.images import ImageSet, load_images
 from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.methods.target import resolve_target
-from onnxviz.report.budget import DEFAULT_OCCLUSION_MACS
+from onnxviz.report.budget import DEFAULT_OCCLUSION_MACS, macs_text
 from onnxviz.report.collect import results_json
 from onnxviz.report.examination import Examination, Options
 from onnxviz.report.numbers import json_bytes
@@ -338,7 +338,7 @@ def _title(examined: Sequence[Examined]) -> str:
 def _subtitle(exam: Examination) -> str:
     count = exam.facts.images if exam.images is not None else 0
     images = f"{count:,} image{'' if count == 1 else 's'}" if count else "no images"
-    return f"SHA-256 {exam.model.sha256[:16]}…, {exam.model.macs / 1e6:,.0f} million multiply-accumulates, {images}"
+    return f"SHA-256 {exam.model.sha256[:16]}…, {macs_text(exam.model.macs)} an image, {images}"
 
 
 def _foot(examinations: Sequence[Examination], parameters: Mapping[str, Any]) -> list[tuple[str, str]]:

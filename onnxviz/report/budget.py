@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_OCCLUSION_MACS", "OcclusionPlan", "plan_occlusion"]
+__all__ = ["DEFAULT_OCCLUSION_MACS", "OcclusionPlan", "macs_text", "plan_occlusion"]
 
 DEFAULT_OCCLUSION_MACS = 1_000_000_000_000
 """1 TMAC for one model's occlusion maps: some tens of seconds on two cores."""
@@ -60,10 +60,10 @@ def plan_occlusion(model_macs: int, height: int, width: int, images: int, *, bud
     positions = _positions(height, window, stride) * _positions(width, window, stride)
     cost = count * (positions + 1) * model_macs
     text = (
-        f"One run costs {_macs(model_macs)}; a {window} × {window} window every {stride} pixels has {positions:,} "
+        f"One run costs {macs_text(model_macs)}; a {window} × {window} window every {stride} pixels has {positions:,} "
         f"positions on {height} × {width}, so a map costs {positions + 1:,} runs = "
-        f"{_macs((positions + 1) * model_macs)}; "
-        f"with a budget of {_macs(budget)} that makes {count} of {images:,} images."
+        f"{macs_text((positions + 1) * model_macs)}; "
+        f"with a budget of {macs_text(budget)} that makes {count} of {images:,} images."
     )
     return OcclusionPlan(count, window, stride, positions, cost, budget, text)
 
@@ -78,7 +78,8 @@ def _affordable(model_macs: int, height: int, width: int, window: int, stride: i
     return budget // max(1, runs * model_macs)
 
 
-def _macs(count: int) -> str:
+def macs_text(count: int) -> str:
+    """A count of multiply-accumulates as a person reads it, such as ``"352 MMAC"``."""
     for unit, size in (("TMAC", 10**12), ("GMAC", 10**9), ("MMAC", 10**6)):
         if count >= size:
             return f"{count / size:.3g} {unit}"
