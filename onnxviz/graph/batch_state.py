@@ -18,7 +18,18 @@ from onnx import helper, numpy_helper
 from onnxviz.graph.values import infer_types
 from onnxviz.graph.wiring import Wiring, evaluate
 
-__all__ = ["PROBE", "BatchAxis", "BatchState", "CannotRewrite"]
+__all__ = [
+    "PROBE",
+    "BatchAxis",
+    "BatchState",
+    "CannotRewrite",
+    "carried_inputs",
+    "data_axis",
+    "give_outputs",
+    "is_plain",
+    "positive_axis",
+    "resolve_sides",
+]
 
 PROBE = 7
 """Shape arithmetic is evaluated for the batch as stated and for so many times as much: what differs is the batch."""
@@ -212,3 +223,31 @@ def resolve_sides(source: Sequence[int], target: Sequence[int]) -> tuple[int, ..
     if math.prod(sides) != math.prod(source):
         raise CannotRewrite(f"shape {tuple(source)} cannot become {tuple(target)}")
     return tuple(sides)
+
+
+def carried_inputs(node: onnx.NodeProto, state: BatchState) -> list[str]:
+    """The node's inputs that hold the batch."""
+    return [name for name in node.input if name in state.axes]
+
+
+def give_outputs(node: onnx.NodeProto, state: BatchState, axis: BatchAxis) -> None:
+    """State where the batch lies in every output of the node."""
+    for name in filter(None, node.output):
+        state.axes[name] = axis
+
+
+def positive_axis(axis: int, rank: int) -> int:
+    """The axis counted from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def data_axis(node: onnx.NodeProto, state: BatchState) -> BatchAxis:
+    """The first input's batch axis; the other inputs are parameters."""
+    if node.input[0] not in state.axes or len(carried_inputs(node, state)) > 1:
+        raise CannotRewrite(f"{node.op_type} with a batch among its parameters")
+    return state.axes[node.input[0]]
+
+
+def is_plain(batch: BatchAxis) -> bool:
+    """Whether the axis holds the batch and nothing else."""
+    return batch == BatchAxis(batch.axis)
