@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxviz.errors import ContractError, near_misses
+from onnxviz.errors import ContractError
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
 
@@ -91,7 +91,7 @@ def find_preset(name: str) -> tuple[str, Preset]:
     if known not in PRESETS:
         raise ContractError(
             "no preset has this name", where="preprocess", got=repr(name),
-            allowed=near_misses(name, [*PRESETS, *_OTHER_NAMES], count=len(PRESETS)),
+            allowed=", ".join(map(repr, PRESETS)),
             next_step="Choose one of them, or give a TOML or JSON file that states the preprocessing",
         )  # fmt: skip
     return known, PRESETS[known]
