@@ -116,7 +116,7 @@ def test_zoo_model(name: str, zoo: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return light_models(tmp_path_factory.mktemp("light"))
+    return light_models(tmp_path_factory.getbasetemp() / "light")
 
 
 def photographs() -> list[Image.Image]:

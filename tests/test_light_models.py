@@ -26,7 +26,7 @@ FEATURES = {"light_bvlc_alexnet": 4096, "light_vgg19": 4096, "light_zfnet512": 1
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return light_models(tmp_path_factory.mktemp("light"))
+    return light_models(tmp_path_factory.getbasetemp() / "light")
 
 
 @pytest.mark.parametrize("name", NAMES)
