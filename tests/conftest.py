@@ -11,6 +11,9 @@ from shared_fixtures import captum, faiss, torch, zoo
 
 __all__ = ["captum", "faiss", "torch", "zoo"]
 
+# Tests that start another Python must get the installed package there too, not the sources in the working folder.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
