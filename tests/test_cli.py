@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -23,7 +22,6 @@ from onnxviz.cli import main
 from onnxviz.cli.supervise import supervise
 from onnxviz.errors import InputError
 
-ROOT = Path(__file__).parents[1]
 RUN = "from onnxviz.cli import main; main()"
 
 
@@ -60,10 +58,9 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """Run the command in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment, **options,  # type: ignore[call-overload]
+        **options,  # type: ignore[call-overload]
     )  # fmt: skip
 
 
@@ -311,7 +308,6 @@ def test_help_imports_nothing_heavy() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.splitlines()[-1] == "[]"
 

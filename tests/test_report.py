@@ -33,7 +33,6 @@ from onnxviz.report.budget import plan_occlusion
 from onnxviz.report.numbers import array_bytes, describe_array, json_bytes, plain
 from onnxviz.report.writer import ReportFolder, write_file
 
-ROOT = Path(__file__).parents[1]
 HOSTILE = "<img src=x onerror=alert(1)>&amp;\"'"
 COUNT = 21
 BUDGET = 3 * 10**9
@@ -458,10 +457,6 @@ while True:
 """
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT) + os.pathsep + os.environ.get("PYTHONPATH", "")}
-
-
 def check_whole(report: Path) -> int:
     number = int(json.loads((report / "results.json").read_bytes())["number"])
     assert {path.name for path in report.iterdir()} == {"arrays", "results.json", "index.html"}
@@ -482,9 +477,7 @@ def test_a_kill_at_any_time_leaves_a_whole_report(kills: int, tmp_path: Path) ->
     generator = random.Random(7)
     last = 0
     for _ in range(kills):
-        child = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(report)], env=environment(), stdout=subprocess.PIPE, text=True
-        )
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(report)], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         if not last:
@@ -525,9 +518,7 @@ def test_a_killed_audit_leaves_the_old_report(kills: int, tmp_path: Path) -> Non
     ]  # fmt: skip
 
     def begin() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     for number in range(kills):
         child = begin()
@@ -647,9 +638,7 @@ def test_without_permission_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
     # What the child imports must be readable for it: the package is imported before the user changes.
     code = "import onnxviz.report.writer\n" + AS_NOBODY
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("InputError locked/report: no permission to write there"), done.stderr
     assert list((tmp_path / "locked").iterdir()) == []
 
