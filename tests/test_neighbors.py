@@ -190,7 +190,8 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_bytes(level:
     code = "import test_neighbors as t; print(t.backend.cpu_level(), *(t.digest_of_all_banks(n) for n in (1, 2, 5)))"
     environment = os.environ | {
         "ONNXVIZ_CPU": level,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        # No empty part: it would mean the working folder, whose sources hide the installed package.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
     }
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=True
