@@ -109,7 +109,8 @@ class Runner:
             return step
         if static is not None:
             self.notes.append(
-                f"the batch of {static}, fixed in the file, was made dynamic; it equals single runs to {difference:.0e}"
+                f"the batch of {static}, fixed in the file, was made dynamic;"
+                f" it equals single runs {_within(difference)}"
             )
         return None
 
@@ -233,3 +234,7 @@ class Runner:
         _LEFT_BY_FORK.append((self._sessions, self._idle, self._lock))
         self._sessions, self._idle, self._lock = OrderedDict(), {}, threading.RLock()
         self._process = os.getpid()
+
+
+def _within(difference: float) -> str:
+    return "exactly" if difference == 0 else f"within {difference:.0e} of the largest output"
