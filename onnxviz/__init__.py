@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnxviz.methods.filters import filters
     from onnxviz.methods.image_grid import image_grid
     from onnxviz.methods.neighbors import NearestNeighbors, neighbors
-    from onnxviz.methods.occlusion import occlusion
+    from onnxviz.methods.occlusion import occlusion, occlusion_steps
     from onnxviz.methods.predictions import predictions
     from onnxviz.methods.top_patches import merge_top_patches, top_patches
     from onnxviz.pictures import grid_image, plot, save_figure
@@ -54,7 +54,7 @@ _HOMES = {
     "onnxviz.methods.filters": ("filters",),
     "onnxviz.methods.image_grid": ("image_grid",),
     "onnxviz.methods.neighbors": ("NearestNeighbors", "neighbors"),
-    "onnxviz.methods.occlusion": ("occlusion",),
+    "onnxviz.methods.occlusion": ("occlusion", "occlusion_steps"),
     "onnxviz.methods.predictions": ("predictions",),
     "onnxviz.methods.top_patches": ("merge_top_patches", "top_patches"),
     "onnxviz.pictures": ("grid_image", "plot", "save_figure"),
@@ -93,6 +93,7 @@ __all__ = [
     "merge_top_patches",
     "neighbors",
     "occlusion",
+    "occlusion_steps",
     "plot",
     "predictions",
     "save_figure",

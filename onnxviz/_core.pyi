@@ -33,3 +33,15 @@ def fill_occluded(
     previous: NDArray[np.int64] | None = None,
     threads: int = 0,
 ) -> None: ...
+def overlay_windows(
+    original: NDArray[Any],
+    source: NDArray[Any],
+    placements: NDArray[np.int64],
+    windows: NDArray[Any],
+    *,
+    layout: tuple[int, int, int, int],
+    source_size: tuple[int, int],
+    window_size: tuple[int, int],
+    shared_source: bool,
+    border: NDArray[Any] | None = None,
+) -> None: ...

@@ -28,6 +28,7 @@ __all__ = [
     "cpu_level",
     "cuda_status",
     "fill_occluded",
+    "overlay_windows",
 ]
 
 RealMatrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
@@ -266,6 +267,51 @@ def fill_occluded(
     """
     try:
         _core.fill_occluded(image, fill, boxes, batch, channels_last=channels_last, previous=previous, threads=threads)
+    except ValueError as error:
+        raise InputError(str(error), where="occlusion") from error
+
+
+def overlay_windows(
+    original: NDArray[Any],
+    source: NDArray[Any],
+    placements: NDArray[np.int64],
+    windows: NDArray[Any],
+    *,
+    layout: tuple[int, int, int, int],
+    source_size: tuple[int, int],
+    window_size: tuple[int, int],
+    shared_source: bool = False,
+    border: NDArray[Any] | None = None,
+) -> None:
+    """Write windows of a map, each a crop of the original with fresh pixels laid over it.
+
+    Parameters
+    ----------
+    original : any shape and dtype, C-contiguous
+        One map: planes × rows × columns pixels, as ``layout`` says.
+    source : any shape and dtype, C-contiguous
+        For each position a window of ``source_size``, or one that all share.
+    placements : (n, 8) int64
+        For each position, in pixels of the map: top and left of its window, top and left of its source, and top, left,
+        bottom, right of what is taken from the source.
+    windows : any shape, C-contiguous
+        Memory for n windows of ``window_size``.
+    layout : (planes, rows, columns, bytes of a pixel)
+    source_size, window_size : (rows, columns)
+    shared_source : bool
+    border : bytes of one pixel, optional
+        What lies outside the map; needed where a window reaches there.
+
+    Raises
+    ------
+    InputError
+        Memory that does not fit, a fresh part outside its source, or a window that leaves the map without a border.
+    """
+    try:
+        _core.overlay_windows(
+            original, source, placements, windows, layout=layout, source_size=source_size, window_size=window_size,
+            shared_source=shared_source, border=border,
+        )  # fmt: skip
     except ValueError as error:
         raise InputError(str(error), where="occlusion") from error
 

@@ -24,6 +24,7 @@ __all__ = [
     "ImageGrid",
     "Neighbors",
     "Occlusion",
+    "OcclusionStep",
     "Predictions",
     "Provenance",
     "TopPatches",
@@ -183,6 +184,9 @@ class Occlusion:
     """The most likely class on the image as it is."""
     boxes: IntArray
     """(rows, columns, 4) the patch as top, left, bottom, right in input pixels, bottom and right exclusive."""
+    regions: IntArray | None
+    """(height, width) where regions were hidden instead of a sliding patch, there in one column: the row whose region a
+    pixel belongs to (of boxes that overlap the smallest), -1 for none."""
     fill: FloatArray
     """What the patch holds, in RGB 0..255: (3,), or (height, width, 3) for a blurred copy of the image."""
     image: ImageArray
@@ -195,6 +199,23 @@ class Occlusion:
     labels: tuple[str, ...] | None
     """The class names where they are known."""
     provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class OcclusionStep:
+    """Some positions of an occlusion that is still going on."""
+
+    positions: IntArray
+    """(n, 2) row and column of each."""
+    probability: FloatArray
+    """(n,) float32: the target's score with the patch there."""
+    label: IntArray | None
+    """(n,) the most likely class there; None where the output is not a classifier's."""
+    done: int
+    """Positions computed so far, these included."""
+    total: int
+    result: Occlusion | None
+    """The whole, in the last step; None before."""
 
 
 @dataclass(frozen=True, eq=False)

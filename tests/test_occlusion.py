@@ -337,7 +337,7 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) 
     from onnxviz.runtime.sessions import OutOfMemory
 
     model, picture = ov.load(PATH, preprocess="cifar10", device="cpu", batch_size=8), pictures(1)[0]
-    wanted = ov.occlusion(model, picture, target=2, window=8, stride=6)
+    wanted = ov.occlusion(model, picture, target=2, window=8, stride=6, method="plain")
     filler = model.filler
     sizes: list[int] = []
 
@@ -356,7 +356,7 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) 
             yield bound
 
     monkeypatch.setattr(model, "filler", scarce)
-    got = ov.occlusion(model, picture, target=2, window=8, stride=6)
+    got = ov.occlusion(model, picture, target=2, window=8, stride=6, method="plain")
     assert sizes[:3] == [8, 4, 2]
     np.testing.assert_allclose(got.probability, wanted.probability, rtol=1e-5)
 
@@ -451,10 +451,14 @@ def test_the_result_says_what_made_it() -> None:
         cifar_model(), pictures(1)[0], target=5, window=(9, 8), stride=(5, 4), edge="shift", aggregate="sum"
     )
     assert got.provenance.method == "occlusion"
+    plan = got.provenance.parameters["plan"]
     assert got.provenance.parameters == {
-        "target": "dog (5)", "class_index": 5, "window": [9, 8], "stride": [5, 4], "baseline": "mean",
-        "method": "plain", "aggregate": "sum", "edge": "shift",
+        "target": "dog (5)", "class_index": 5, "window": [9, 8], "stride": [5, 4], "baseline": "mean", "regions": None,
+        "channels": None, "method": "incremental", "plan": plan, "aggregate": "sum", "edge": "shift",
     }  # fmt: skip
+    assert plan["predicted_gain"] > 1.1
+    assert 1 < plan["mac_ratio"] <= plan["ideal_mac_ratio"]
+    assert 0 < plan["memory_bytes"] < 1 << 25
     assert got.probability.dtype == got.importance.dtype == np.float32
     again = ov.occlusion(
         cifar_model(), pictures(1)[0], target=5, window=(9, 8), stride=(5, 4), edge="shift", aggregate="sum"

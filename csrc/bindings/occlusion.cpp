@@ -5,6 +5,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "arrays.h"
@@ -67,6 +68,47 @@ void fill(const py::array& image, const py::array& fill, const BoxArray& boxes, 
   fill_occluded(image_data, fill_data, layout, box, before, count, batch_data, threads);
 }
 
+static_assert(sizeof(Placement) == 8 * sizeof(std::int64_t), "a row of the placement array is a Placement");
+
+std::size_t byte_count(const py::array& array) {
+  return static_cast<std::size_t>(array.size()) * static_cast<std::size_t>(array.itemsize());
+}
+
+// Maps are told by their layout, not by their shape: the blocked one has no shape that numpy could say.
+void overlay(const py::array& original, const py::array& source, const py::array_t<std::int64_t, py::array::c_style>& placements,
+             const py::array& windows, const std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>& layout,
+             std::pair<std::int64_t, std::int64_t> source_size, std::pair<std::int64_t, std::int64_t> window_size,
+             bool shared_source, const std::optional<py::array>& border) {
+  const auto [planes, height, width, pixel_bytes] = layout;
+  const auto [source_height, source_width] = source_size;
+  const auto [window_height, window_width] = window_size;
+  for (const std::int64_t length : {planes, height, width, pixel_bytes, source_height, source_width, window_height, window_width}) {
+    if (length < 1 || length > (std::int64_t{1} << 32)) throw std::invalid_argument("a side of a map or window is not positive");
+  }
+  const ImageLayout map{planes, height, width, pixel_bytes};
+  if (placements.ndim() != 2 || placements.shape(1) != 8) throw std::invalid_argument("placements are not (n, 8)");
+  const auto count = static_cast<std::int64_t>(placements.shape(0));
+  for (const py::array* array : {&original, &source, &windows}) {
+    if ((array->flags() & py::array::c_style) == 0) throw std::invalid_argument("a map is not C-contiguous");
+  }
+  const std::size_t source_bytes = ImageLayout{planes, source_height, source_width, pixel_bytes}.bytes();
+  const std::size_t window_bytes = ImageLayout{planes, window_height, window_width, pixel_bytes}.bytes();
+  const auto positions = static_cast<std::size_t>(count);
+  if (byte_count(original) != map.bytes()) throw std::invalid_argument("the original is not one map of that layout");
+  if (byte_count(source) < source_bytes * (shared_source ? 1 : positions)) throw std::invalid_argument("the source is too small");
+  if (byte_count(windows) < window_bytes * positions) throw std::invalid_argument("the memory for the windows is too small");
+  if (!windows.writeable()) throw std::invalid_argument("the memory for the windows is read-only");
+  if (border && byte_count(*border) != static_cast<std::size_t>(pixel_bytes)) throw std::invalid_argument("the border is not one pixel");
+  const auto* placement = reinterpret_cast<const Placement*>(placements.data());
+  const void* original_data = original.data();
+  const void* source_data = source.data();
+  const void* border_data = border ? border->data() : nullptr;
+  void* windows_data = const_cast<void*>(windows.data());
+  const py::gil_scoped_release release;
+  overlay_windows(original_data, map, source_data, source_height, source_width, shared_source ? 0 : source_bytes,
+                  placement, count, window_height, window_width, border_data, windows_data);
+}
+
 std::pair<DoubleArray, py::array_t<std::int64_t>> accumulate(const BoxArray& boxes, const DoubleArray& values,
                                                              std::int64_t height, std::int64_t width) {
   const Box* box = boxes_of(boxes);
@@ -92,6 +134,11 @@ void register_occlusion(py::module_& module) {
              py::arg("boxes").noconvert(), py::arg("batch").noconvert(), py::kw_only(), py::arg("channels_last"),
              py::arg("previous").noconvert() = py::none(), py::arg("threads") = 0,
              "Writes copies of image into batch, the pixels of each box taken from fill.");
+  module.def("overlay_windows", &overlay, py::arg("original").noconvert(), py::arg("source").noconvert(),
+             py::arg("placements").noconvert(), py::arg("windows").noconvert(), py::kw_only(), py::arg("layout"),
+             py::arg("source_size"), py::arg("window_size"), py::arg("shared_source"),
+             py::arg("border").noconvert() = py::none(),
+             "Writes crops of original into windows, the fresh pixels of each taken from its source.");
   module.def("accumulate_boxes", &accumulate, py::arg("boxes").noconvert(), py::arg("values").noconvert(),
              py::arg("height"), py::arg("width"), "Per pixel: the sum of the values of the boxes over it, and their number.");
 }

@@ -39,7 +39,88 @@ void copy_box(const unsigned char* source, unsigned char* destination, const Ima
   }
 }
 
+bool is_empty(const Box& box) { return box.bottom <= box.top || box.right <= box.left; }
+
+void check_placement(const Placement& placement, std::int64_t i, const ImageLayout& map, std::int64_t source_height,
+                     std::int64_t source_width, std::int64_t height, std::int64_t width, bool has_border) {
+  const Box& fresh = placement.fresh;
+  if (!is_empty(fresh)) {
+    const bool inside = fresh.top >= std::max<std::int64_t>(0, placement.source_top) &&
+                        fresh.left >= std::max<std::int64_t>(0, placement.source_left) &&
+                        fresh.bottom <= std::min(map.height, placement.source_top + source_height) &&
+                        fresh.right <= std::min(map.width, placement.source_left + source_width);
+    if (!inside) {
+      throw std::invalid_argument("the fresh part of position " + std::to_string(i) +
+                                  " is not inside both the map and its source");
+    }
+  }
+  const bool past = placement.top < 0 || placement.left < 0 || placement.top + height > map.height ||
+                    placement.left + width > map.width;
+  if (past && !has_border) {
+    throw std::invalid_argument("the window of position " + std::to_string(i) +
+                                " reaches past the map, and no border is given");
+  }
+}
+
+// `count` pixels of the border, one behind the other.
+void write_border(unsigned char* destination, const unsigned char* border, std::size_t pixel_bytes, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i, destination += pixel_bytes) std::memcpy(destination, border, pixel_bytes);
+}
+
 }  // namespace
+
+void overlay_windows(const void* original, const ImageLayout& layout, const void* source, std::int64_t source_height,
+                     std::int64_t source_width, std::size_t source_stride, const Placement* placements,
+                     std::int64_t count, std::int64_t height, std::int64_t width, const void* border, void* windows) {
+  const auto pixel = static_cast<std::size_t>(layout.pixel_bytes);
+  const std::size_t map_row = layout.row_bytes();
+  const std::size_t source_row = static_cast<std::size_t>(source_width) * pixel;
+  const std::size_t window_row = static_cast<std::size_t>(width) * pixel;
+  const auto* border_pixel = static_cast<const unsigned char*>(border);
+  auto* destination = static_cast<unsigned char*>(windows);
+
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Placement& at = placements[i];
+    check_placement(at, i, layout, source_height, source_width, height, width, border != nullptr);
+    // Columns of the window: border, then the map from `from` to `to`, in its middle the fresh ones, then border.
+    const std::int64_t from = std::min(std::max<std::int64_t>(at.left, 0), at.left + width);
+    const std::int64_t to = std::max(from, std::min(at.left + width, layout.width));
+    const std::int64_t fresh_from = std::min(std::max(at.fresh.left, from), to);
+    const std::int64_t fresh_to = std::max(fresh_from, std::min(at.fresh.right, to));
+    const auto bytes = [pixel](std::int64_t pixels) { return static_cast<std::size_t>(pixels) * pixel; };
+    const std::size_t before = bytes(from - at.left);
+
+    for (std::int64_t plane = 0; plane < layout.planes; ++plane) {
+      const auto* map_plane = static_cast<const unsigned char*>(original) +
+                              static_cast<std::size_t>(plane * layout.height) * map_row;
+      const auto* source_plane = static_cast<const unsigned char*>(source) + static_cast<std::size_t>(i) * source_stride +
+                                 static_cast<std::size_t>(plane * source_height) * source_row;
+      for (std::int64_t row = at.top; row < at.top + height; ++row, destination += window_row) {
+        if (row < 0 || row >= layout.height) {
+          write_border(destination, border_pixel, pixel, width);
+          continue;
+        }
+        if (from > at.left) write_border(destination, border_pixel, pixel, from - at.left);
+        const unsigned char* map_pixels = map_plane + static_cast<std::size_t>(row) * map_row + bytes(from);
+        unsigned char* pixels = destination + before;
+        if (row >= at.fresh.top && row < at.fresh.bottom && fresh_to > fresh_from) {
+          const std::size_t left = bytes(fresh_from - from), middle = bytes(fresh_to - fresh_from);
+          std::memcpy(pixels, map_pixels, left);
+          std::memcpy(pixels + left,
+                      source_plane + static_cast<std::size_t>(row - at.source_top) * source_row +
+                          bytes(fresh_from - at.source_left),
+                      middle);
+          std::memcpy(pixels + left + middle, map_pixels + left + middle, bytes(to - fresh_to));
+        } else {
+          std::memcpy(pixels, map_pixels, bytes(to - from));
+        }
+        if (at.left + width > to) {
+          write_border(pixels + bytes(to - from), border_pixel, pixel, at.left + width - to);
+        }
+      }
+    }
+  }
+}
 
 void fill_occluded(const void* image, const void* fill, const ImageLayout& layout, const Box* boxes,
                    const Box* previous, std::int64_t count, void* batch, int threads) {

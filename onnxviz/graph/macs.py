@@ -9,7 +9,7 @@ import onnx
 
 from onnxviz.graph.wiring import attribute
 
-__all__ = ["count_macs"]
+__all__ = ["count_macs", "macs_of_nodes"]
 
 # Where an operator keeps its weights (or right-hand matrix) among its inputs.
 _CONVOLUTIONS = {
@@ -39,12 +39,17 @@ def count_macs(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
         group, with padding counted as if it were image. Element-wise work, pooling, bodies of If, Loop and Scan, and
         nodes whose shapes are not given count nothing.
     """
+    return sum(macs_of_nodes(proto, shapes))
+
+
+def macs_of_nodes(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """Count as :func:`count_macs` does, for each node of the graph by itself."""
     known: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Constant" and isinstance(tensor := attribute(node, "value"), onnx.TensorProto):
             known[node.output[0]] = tuple(tensor.dims)
     known.update(shapes)
-    return sum(_macs_of(node, known) for node in proto.graph.node)
+    return [_macs_of(node, known) for node in proto.graph.node]
 
 
 def _macs_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -63,7 +68,7 @@ def _macs_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int
             return 0
         shared = left[-2] if attribute(node, "transA", 0) and len(left) > 1 else left[-1]
         return math.prod(out) * shared
-    if node.op_type in ("Gemm", "QGemm"):
+    if node.op_type in ("Gemm", "QGemm", "FusedGemm"):
         left = inputs[0]
         if out is None or left is None or len(left) != 2:
             return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz import backend
-from onnxviz.errors import InputError, LimitError
+from onnxviz.errors import InputError
 from onnxviz.inputs.images import ImageSet, load_images
 from onnxviz.inputs.preprocess import Preprocess
-from onnxviz.methods.target import Target, TargetLike, resolve_target
-from onnxviz.results import Occlusion
+from onnxviz.methods.occlusion_scores import Experiment, Scores, incremental_scores, plain_scores
+from onnxviz.methods.patches import (
+    Patches,
+    baseline_fill,
+    filler,
+    grid_patches,
+    keep_other_channels,
+    pair_of,
+    region_patches,
+)
+from onnxviz.methods.target import TargetLike, resolve_target
+from onnxviz.results import Occlusion, OcclusionStep
+from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.model import Model
 from onnxviz.runtime.sessions import OutOfMemory
 
-__all__ = ["occlusion"]
+__all__ = ["occlusion", "occlusion_steps"]
 
-BASELINES = ("mean", "dataset", "grey", "blur")
 METHODS = ("auto", "plain")
 AGGREGATES = ("mean", "sum")
 EDGES = ("clip", "shift", "drop")
 
-_GREY = 128.0
-Box = tuple[int, int, int, int]
+MEMORY = 2 << 30
+"""Bytes that the incremental way may take for maps and buffers, unless told otherwise."""
 
 
 def occlusion(
@@ -37,9 +48,12 @@ def occlusion(
     window: int | tuple[int, int] = 32,
     stride: int | tuple[int, int] = 8,
     baseline: str | Sequence[float] | NDArray[np.floating[Any]] = "mean",
+    regions: NDArray[np.integer[Any]] | Sequence[Sequence[int]] | None = None,
+    channels: Sequence[int] | None = None,
     method: str = "auto",
     aggregate: str = "mean",
     edge: str = "clip",
+    memory: int = MEMORY,
 ) -> Occlusion:
     """Slide a patch over the image and record what the network then says.
 
@@ -47,9 +61,11 @@ def occlusion(
     ----------
     model : Model
     image : file, PIL image, array, or an ImageSet of one image
+        Calls for other images of the same positions share plan and sessions, which the model keeps.
     target : int, str, tuple or callable
         The number that is explained: a class index, a label, ``"top1"`` (the most likely class of the clean image),
-        ``("value", index)`` or ``"value[i, j]"`` (one element of any value), or a callable from
+        ``("value", index)`` or ``"value[i, j]"`` (one element of any value), ``("value", "strongest")`` (the total
+        activation of the channel of a value that the clean image excites most), or a callable from
         ``{output name: array}`` to (n,) scores.
     window : int or (int, int)
         Height and width of the patch in input pixels.
@@ -59,20 +75,30 @@ def occlusion(
         What the patch holds: ``"mean"``, the mean colour of this image's pixels, as the network sees them;
         ``"dataset"``, the mean of the preprocessing contract; ``"grey"``, 128; ``"blur"``, the image itself under a
         Gaussian blur whose standard deviation is half the patch's longer side; or an RGB colour, 0..255.
+    regions : (n, 4) or (height, width) int, optional
+        What is hidden in turn instead of a sliding window: boxes (top, left, bottom, right in input pixels, bottom and
+        right exclusive), or the areas of a map that numbers them, superpixels for instance (negative: never hidden).
+        Positions are then the boxes, or the areas in the order of their numbers, in one column.
+    channels : sequence of int, optional
+        Colours that the patch replaces: 0 red, 1 green, 2 blue; the others show through. All when left out.
     method : str
-        ``"plain"``: every position is a run of the whole network. ``"auto"`` chooses it.
+        ``"plain"``: every position is a run of the whole network. ``"auto"``: only what the patch can change is
+        computed, where that is predicted to pay; the numbers are the same (see Notes).
     aggregate : str
         ``importance`` of a pixel is the ``"mean"`` (Captum) or the ``"sum"`` (Xplique) of clean minus occluded score
         over the patches that cover it.
     edge : str
         Where the last patch would reach past the border: ``"clip"`` it (Captum), ``"shift"`` it inwards, or ``"drop"``
         it (Xplique).
+    memory : int
+        Bytes that ``"auto"`` may take for maps and buffers, weights left out; where that is too little, it takes the
+        plain way.
 
     Returns
     -------
     Occlusion
         ``probability`` and ``label`` per position, ``importance`` per pixel (NaN, with ``aggregate="mean"``, where no
-        patch covers it, which a stride beyond the window or ``edge="drop"`` can leave).
+        patch covers it, which a stride beyond the window, regions or ``edge="drop"`` can leave).
 
     Raises
     ------
@@ -85,60 +111,215 @@ def occlusion(
     -----
     Positions per axis are those of Captum's ``Occlusion``: ceil((size - window) / stride) + 1, the patch at multiples
     of the stride. The importance with ``aggregate="mean"`` and ``edge="clip"`` equals Captum's to float32 rounding.
-    ``probability`` is panel (d), ``label`` panel (e) of the figure in Zeiler and Fergus 2013, section 4.2, and the mean
-    colour of the image's own pixels their grey square as the lecture notes have it.
-    """
-    for name, given, allowed in (
-        ("method", method, METHODS), ("aggregate", aggregate, AGGREGATES), ("edge", edge, EDGES),
-    ):  # fmt: skip
-        if given not in allowed:
-            raise InputError(
-                f"no such {name}", where="occlusion", got=repr(given), allowed=", ".join(map(repr, allowed))
-            )
-    preprocess = _image_contract(model)
-    view, name = _view(model, image)
-    height, width = view.shape[:2]
-    window_size, step = _pair("window", window), _pair("stride", stride)
-    boxes = _boxes((height, width), window_size, step, edge)
-    fill, encoded_fill = _fill(preprocess, view, baseline, window_size)
-    clean = preprocess.encode(view[np.newaxis])
-    wanted = resolve_target(model, target, clean)
+    ``probability`` is panel (d), ``label`` panel (e) of the figure in Zeiler and Fergus 2013, section 4.2, panel (b) is
+    ``target=("value", "strongest")``, and the mean colour of the image's own pixels their grey square as the lecture
+    notes have it.
 
-    # The first box is empty: the clean image is scored in the same batches as all others.
-    flat = np.concatenate([np.zeros((1, 4), np.int64), boxes.reshape(-1, 4)])
-    scores, labels = _scores(model, wanted, clean[0], encoded_fill, flat)
-    differences = scores[0] - scores[1:]
-    total, covered = backend.accumulate_boxes(flat[1:], differences, height, width)
-    if aggregate == "mean":
-        total = np.divide(total, covered, out=np.full_like(total, np.nan), where=covered > 0)
-    shape = boxes.shape[:2]
-    return Occlusion(
-        probability=scores[1:].reshape(shape).astype(np.float32),
-        label=labels[1:].reshape(shape) if labels is not None else None,
-        importance=total.astype(np.float32),
-        clean=float(scores[0]),
-        clean_label=int(labels[0]) if labels is not None else None,
-        boxes=boxes,
-        fill=fill.astype(np.float32),
-        image=view,
-        name=name,
-        target=wanted.text,
-        scale=wanted.scale,
-        labels=model.labels,
-        provenance=model.provenance(
-            "occlusion",
-            {
-                "target": wanted.text,
-                "class_index": wanted.class_index,
-                "window": list(window_size),
-                "stride": list(step),
-                "baseline": baseline if isinstance(baseline, str) else [float(number) for number in baseline],
-                "method": "plain",
-                "aggregate": aggregate,
-                "edge": edge,
-            },
-        ),
-    )
+    On onnxruntime's CPU provider ``"auto"`` cuts the very graph that onnxruntime has optimised, and gives the same bits
+    as ``"plain"`` where convolutions run in its blocked layout (float32 on x86), or in integers; elsewhere, and on
+    other providers, the products of a convolution may be added in another order: a relative difference of 1e-5 at most.
+    That activations which a change cannot reach need not be computed again is due to Cavigelli, Degen and Benini 2017
+    (arXiv 1704.04313). Which way was taken, and why, stands in ``provenance.parameters["plan"]``.
+    """
+    asked = _Question(
+        model, image, target=target, window=window, stride=stride, baseline=baseline, regions=regions,
+        channels=channels, method=method, aggregate=aggregate, edge=edge, memory=memory, interlaced=False,
+    )  # fmt: skip
+    for part in asked.run():
+        asked.take(part)
+    return asked.result()
+
+
+def occlusion_steps(
+    model: Model,
+    image: str | Path | NDArray[Any] | ImageSet | Any,
+    **parameters: Any,
+) -> Iterator[OcclusionStep]:
+    """Do what :func:`occlusion` does step by step, the whole image coarsely first.
+
+    Parameters
+    ----------
+    model : Model
+    image : file, PIL image, array, or an ImageSet of one image
+    **parameters
+        Those of :func:`occlusion`.
+
+    Yields
+    ------
+    OcclusionStep
+        Some positions, in an interlaced order: first those on a coarse grid over the whole image, then those between
+        them, again and again. The order depends on the parameters alone. The last step holds the whole result, whose
+        numbers are those of :func:`occlusion`.
+
+    Raises
+    ------
+    InputError, ContractError
+        As :func:`occlusion` does.
+    """
+    asked = _Question(model, image, **(dict(_DEFAULTS) | parameters), interlaced=True)
+    total = len(asked.patches.flat)
+    done = 0
+    for part in asked.run():
+        asked.take(part)
+        some = part.positions >= 0
+        done += int(some.sum())
+        if some.any():
+            columns = asked.patches.boxes.shape[1]
+            yield OcclusionStep(
+                positions=np.stack(np.divmod(part.positions[some], columns), axis=1),
+                probability=part.scores[some].astype(np.float32),
+                label=part.labels[some] if part.labels is not None else None,
+                done=done,
+                total=total,
+                result=asked.result() if done == total else None,
+            )
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(occlusion).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+class _Question:
+    """The parameters of one call, checked; the scores gathered so far; and the result made of them."""
+
+    def __init__(
+        self, model: Model, image: Any, *, target: TargetLike, window: Any, stride: Any, baseline: Any, regions: Any,
+        channels: Any, method: str, aggregate: str, edge: str, memory: int, interlaced: bool,
+    ) -> None:  # fmt: skip
+        for name, given, allowed in (
+            ("method", method, METHODS), ("aggregate", aggregate, AGGREGATES), ("edge", edge, EDGES),
+        ):  # fmt: skip
+            if given not in allowed:
+                raise InputError(
+                    f"no such {name}", where="occlusion", got=repr(given), allowed=", ".join(map(repr, allowed))
+                )
+        if not isinstance(memory, int) or memory < 1:
+            raise InputError("not a number of bytes", where="memory", got=repr(memory), allowed="1 or more")
+        preprocess = _image_contract(model)
+        self.model, self.method, self.aggregate, self.memory = model, method, aggregate, int(memory)
+        self.view, self.name = _view(model, image)
+        size = self.view.shape[:2]
+        self.window, stride = pair_of("window", window), pair_of("stride", stride)
+        self.patches = (
+            region_patches((size[0], size[1]), regions)
+            if regions is not None
+            else grid_patches((size[0], size[1]), self.window, stride, edge)
+        )
+        self.fill, encoded = baseline_fill(preprocess, self.view, baseline, self._largest_box())
+        tensor = preprocess.encode(self.view[np.newaxis])
+        encoded = keep_other_channels(preprocess, tensor[0], encoded, channels)
+        self.target = resolve_target(model, target, tensor)
+        positions = len(self.patches.flat)
+        self.experiment = Experiment(
+            model, self.target, tensor[0], self.patches, encoded,
+            filler(self.patches, tensor[0], encoded, preprocess.layout),
+            self.patches.interlaced() if interlaced else [np.arange(positions)],
+        )  # fmt: skip
+        self.parameters: dict[str, Any] = {
+            "target": self.target.text,
+            "class_index": self.target.class_index,
+            "window": list(self.window) if regions is None else None,
+            "stride": list(stride) if regions is None else None,
+            "regions": None if regions is None else "areas of a map" if self.patches.regions is not None else "boxes",
+            "channels": None if channels is None else sorted(int(channel) for channel in channels),
+            "baseline": baseline if isinstance(baseline, str) else [float(number) for number in baseline],
+            "aggregate": aggregate,
+            "edge": edge if regions is None else None,
+        }
+        self.scores = np.full(positions + 1, np.nan)
+        self.labels = np.zeros(positions + 1, np.int64) if model.output.kind != "values" else None
+
+    def _largest_box(self) -> tuple[int, int]:
+        boxes = self.patches.flat
+        return int((boxes[:, 2] - boxes[:, 0]).max()), int((boxes[:, 3] - boxes[:, 1]).max())
+
+    def run(self) -> Iterator[Scores]:
+        """Scores, part by part."""
+        planned = self._planned()
+        runner = planned.runner
+        self.parameters |= {"method": "plain" if runner is None else "incremental", "plan": _plan_numbers(planned)}
+        if runner is None:
+            yield from plain_scores(self.experiment)
+            return
+        try:
+            yield from incremental_scores(self.experiment, runner)
+        except OutOfMemory as error:
+            self.parameters |= {"method": "plain", "plan": {"why": f"memory ran out: {error.got}"}}
+            yield from plain_scores(self.experiment)
+
+    def _planned(self) -> PlannedPatch:
+        if self.method == "plain":
+            return PlannedPatch(None, None, "asked for")
+        return self.model.plan_patches(
+            self.experiment.values, self.experiment.image, self.patches.flat, self.patches.grid, memory=self.memory
+        )
+
+    def take(self, part: Scores) -> None:
+        """Keep the scores; position -1, the last place, is the image without a patch."""
+        self.scores[part.positions] = part.scores
+        if self.labels is not None and part.labels is not None:
+            self.labels[part.positions] = part.labels
+
+    def result(self) -> Occlusion:
+        """What all scores say together."""
+        shape = self.patches.boxes.shape[:2]
+        labels = self.labels
+        return Occlusion(
+            probability=self.scores[:-1].reshape(shape).astype(np.float32),
+            label=labels[:-1].reshape(shape) if labels is not None else None,
+            importance=self._importance().astype(np.float32),
+            clean=float(self.scores[-1]),
+            clean_label=int(labels[-1]) if labels is not None else None,
+            boxes=self.patches.boxes,
+            regions=_regions(self.patches, self.view.shape[:2]) if self.parameters["regions"] else None,
+            fill=self.fill.astype(np.float32),
+            image=self.view,
+            name=self.name,
+            target=self.target.text,
+            scale=self.target.scale,
+            labels=self.model.labels,
+            provenance=self.model.provenance("occlusion", self.parameters),
+        )
+
+    def _importance(self) -> NDArray[np.float64]:
+        differences = self.scores[-1] - self.scores[:-1]
+        regions = self.patches.regions
+        if regions is not None:
+            empty = np.nan if self.aggregate == "mean" else 0.0
+            return np.where(regions >= 0, differences[np.maximum(regions, 0)], empty)
+        height, width = self.view.shape[:2]
+        total, covered = backend.accumulate_boxes(self.patches.flat, differences, height, width)
+        if self.aggregate == "mean":
+            total = np.divide(total, covered, out=np.full_like(total, np.nan), where=covered > 0)
+        return total
+
+
+def _regions(patches: Patches, size: tuple[int, ...]) -> NDArray[np.int64]:
+    """Which position a picture shows at each pixel: of boxes that overlap the smallest."""
+    if patches.regions is not None:
+        return patches.regions
+    shown = np.full(size, -1, np.int64)
+    boxes = patches.flat
+    for number in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable"):
+        top, left, bottom, right = boxes[number]
+        shown[top:bottom, left:right] = number
+    return shown
+
+
+def _plan_numbers(planned: PlannedPatch) -> dict[str, Any]:
+    plan = planned.plan
+    if plan is None or planned.runner is None:
+        return {"why": planned.why}
+    return {
+        "why": planned.why,
+        "predicted_gain": round(plan.gain, 3),
+        "mac_ratio": round(plan.mac_ratio, 3),
+        "ideal_mac_ratio": round(plan.ideal_mac_ratio, 3),
+        "memory_bytes": plan.memory,
+    }
 
 
 def _image_contract(model: Model) -> Preprocess:
@@ -155,129 +336,3 @@ def _view(model: Model, image: Any) -> tuple[NDArray[np.uint8], str]:
             next_step="Pass one of them, for example images.subset([0])",
         )  # fmt: skip
     return images.views([0])[0], images.names[0]
-
-
-def _pair(name: str, given: Any) -> tuple[int, int]:
-    pair = (given, given) if isinstance(given, int | np.integer) and not isinstance(given, bool) else given
-    try:
-        whole = tuple(int(number) for number in pair)
-        fits = len(whole) == 2 and min(whole) >= 1 and all(a == b for a, b in zip(whole, pair, strict=True))
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise InputError(
-            f"not a {name}", where="occlusion", got=repr(given), allowed="pixels, or (down, right), 1 or more"
-        )
-    return whole[0], whole[1]
-
-
-def _boxes(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int], edge: str) -> NDArray[np.int64]:
-    """(rows, columns, 4) top, left, bottom, right of the patch at every position."""
-    if window[0] > size[0] or window[1] > size[1]:
-        raise InputError(
-            "the window is larger than the network's input", where="window", got=f"{window[0]} × {window[1]}",
-            allowed=f"1 × 1 to {size[0]} × {size[1]}",
-        )  # fmt: skip
-    tops, bottoms = _spans(size[0], window[0], stride[0], edge)
-    lefts, rights = _spans(size[1], window[1], stride[1], edge)
-    boxes = np.empty((len(tops), len(lefts), 4), np.int64)
-    boxes[..., 0], boxes[..., 2] = tops[:, np.newaxis], bottoms[:, np.newaxis]
-    boxes[..., 1], boxes[..., 3] = lefts, rights
-    return boxes
-
-
-def _spans(size: int, window: int, stride: int, edge: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    whole = (size - window) // stride + 1
-    count = whole if edge == "drop" else -(-(size - window) // stride) + 1
-    first = np.arange(count, dtype=np.int64) * stride
-    if edge == "shift":
-        first = np.minimum(first, size - window)
-    # A stride beyond the window can step over the border, where there is nothing left to hide.
-    first = first[first < size]
-    return first, np.minimum(first + window, size)
-
-
-def _fill(
-    preprocess: Preprocess, view: NDArray[np.uint8], baseline: Any, window: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """What the patch holds, as RGB 0..255, and encoded as a whole image."""
-    if isinstance(baseline, str):
-        if baseline == "blur":
-            from PIL import Image, ImageFilter
-
-            blurred = np.asarray(Image.fromarray(view).filter(ImageFilter.GaussianBlur(max(window) / 2)))
-            return blurred.astype(np.float64), np.ascontiguousarray(preprocess.encode(blurred[np.newaxis])[0])
-        if baseline not in BASELINES:
-            raise InputError(
-                "no such baseline", where="occlusion", got=repr(baseline),
-                allowed=", ".join(map(repr, BASELINES)) + ", or three numbers from 0 to 255",
-            )  # fmt: skip
-        colour = {
-            "mean": view.mean(axis=(0, 1), dtype=np.float64),
-            "dataset": np.asarray(preprocess.dataset_mean, np.float64),
-            "grey": np.full(3, _GREY),
-        }[baseline]
-    else:
-        try:
-            colour = np.asarray(baseline, np.float64)
-        except (TypeError, ValueError):
-            colour = np.zeros(0)
-        if colour.shape != (3,) or not np.all((colour >= 0) & (colour <= 255)):
-            raise InputError(
-                "not a colour", where="baseline", got=repr(baseline), allowed="red, green, blue from 0 to 255"
-            )
-    return colour, _encode_color(preprocess, colour, preprocess.encode(view[np.newaxis])[0])
-
-
-def _encode_color(preprocess: Preprocess, colour: NDArray[np.float64], like: NDArray[Any]) -> NDArray[Any]:
-    """An encoded image, shaped as ``like``, of one colour."""
-    numbers = preprocess.encode_color(colour)
-    if like.dtype.kind in "iu":
-        limits = np.iinfo(like.dtype)
-        numbers = np.clip(np.rint(numbers), limits.min, limits.max)
-    channels = numbers.astype(like.dtype)
-    if preprocess.layout == "NCHW":
-        channels = channels[:, np.newaxis, np.newaxis]
-    return np.ascontiguousarray(np.broadcast_to(channels, like.shape))
-
-
-def _scores(
-    model: Model, target: Target, image: NDArray[Any], fill: NDArray[Any], boxes: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-    """Score, and most likely class, of the image with the patch at each of the boxes (n, 4)."""
-    output = model.output
-    classifies = output.kind != "values"
-    values = tuple(dict.fromkeys((*target.values, output.output) if classifies else target.values))
-    channels_last = model.preprocess is not None and model.preprocess.layout == "NHWC"
-    scores = np.empty(len(boxes), np.float64)
-    labels = np.empty(len(boxes), np.int64) if classifies else None
-    size = model.batch_size
-    start = 0
-    while start < len(boxes):
-        try:
-            with model.filler(values) as bound:
-                previous: NDArray[np.int64] | None = None
-                while start < len(boxes):
-                    block = boxes[start : start + size]
-                    rows = model.fixed_batch or len(block)
-                    # Rows that a fixed batch has too many repeat the last box; their answers are dropped.
-                    padded = np.concatenate([block, np.repeat(block[-1:], rows - len(block), axis=0)])
-                    backend.fill_occluded(
-                        image, fill, padded, bound.buffer,
-                        channels_last=channels_last, previous=previous, threads=model.threads or 0,
-                    )  # fmt: skip
-                    outputs = bound.run(rows)
-                    part = slice(start, start + len(block))
-                    scores[part] = target.score(outputs)[: len(block)]
-                    if labels is not None:
-                        labels[part] = output.probabilities(outputs[output.output])[: len(block)].argmax(axis=1)
-                    previous = padded
-                    start += len(block)
-        except OutOfMemory as error:
-            if size == 1 or model.fixed_batch is not None:
-                raise LimitError(
-                    "not even one image fits in memory", where=model.name, got=error.got,
-                    next_step="Run on a machine with more memory",
-                ) from error  # fmt: skip
-            size = max(1, size // 2)
-    return scores, labels

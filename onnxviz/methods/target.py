@@ -16,9 +16,11 @@ from onnxviz.runtime.model import Model
 __all__ = ["Target", "TargetLike", "resolve_target"]
 
 Outputs = Mapping[str, NDArray[Any]]
-TargetLike = int | str | tuple[str, int | tuple[int, ...]] | Callable[[Outputs], NDArray[Any]]
+TargetLike = int | str | tuple[str, int | tuple[int, ...] | str] | Callable[[Outputs], NDArray[Any]]
 
 _INDEXED = re.compile(r"(?P<value>.+)\[(?P<index>\s*-?\d+(\s*,\s*-?\d+)*\s*)\]")
+
+_STRONGEST = "[strongest]"
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ def resolve_target(model: Model, target: TargetLike, clean: NDArray[Any]) -> Tar
     model : Model
     target : int, str, tuple or callable
         A class index; a label; ``"top1"``, the most likely class of the clean image; ``("value", index)`` or
-        ``"value[i, j]"``, one element of any value of the graph, the batch axis left out; or a callable from
-        ``{output name: array}`` to (n,) scores.
+        ``"value[i, j]"``, one element of any value of the graph, the batch axis left out; ``("value", "strongest")`` or
+        ``"value[strongest]"``, the sum over space of that channel of a value whose sum is the largest on the clean
+        image (Zeiler and Fergus 2013, section 4.2, panel b); or a callable from ``{output name: array}`` to (n,)
+        scores.
     clean : ndarray
         The encoded image, (1, *input shape).
 
@@ -59,18 +63,23 @@ def resolve_target(model: Model, target: TargetLike, clean: NDArray[Any]) -> Tar
     if callable(target):
         return _from_callable(model, target)
     if isinstance(target, tuple):
-        return _from_element(model, target[0], target[1], clean)
+        value, element = target
+        if isinstance(element, str):
+            return _from_strongest(model, f"{value}[{element}]", clean)
+        return _from_element(model, value, element, clean)
     if isinstance(target, int | np.integer) and not isinstance(target, bool):
         return _from_class(model, int(target), "")
     if not isinstance(target, str):
         raise InputError(
             "not a target", where="target", got=repr(target),
-            allowed="a class index, a label, 'top1', ('value', index) or a callable",
+            allowed="a class index, a label, 'top1', ('value', index), ('value', 'strongest') or a callable",
         )  # fmt: skip
     if target == "top1":
         return _from_class(model, int(np.argmax(model.predict(clean)[0])), "most likely class of the clean image: ")
     if model.labels and target in model.labels:
         return _from_class(model, model.labels.index(target), "")
+    if target.endswith(_STRONGEST):
+        return _from_strongest(model, target, clean)
     if match := _INDEXED.fullmatch(target):
         index = tuple(int(number) for number in match["index"].split(","))
         return _from_element(model, match["value"], index, clean)
@@ -140,6 +149,27 @@ def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clea
         "logit" if name == model.logits_value else "value",
         None,
     )
+
+
+def _from_strongest(model: Model, target: str, clean: NDArray[Any]) -> Target:
+    if not target.endswith(_STRONGEST):
+        raise InputError(
+            "not an element", where="target", got=repr(target), allowed=f"an index, or {_STRONGEST[1:-1]!r}"
+        )
+    name = model.value(target.removesuffix(_STRONGEST)).name
+
+    def totals(outputs: Outputs) -> NDArray[np.float64]:
+        maps = model.channel_first(name, outputs[name])
+        return np.asarray(maps.reshape(*maps.shape[:2], -1).sum(axis=2, dtype=np.float64))
+
+    of_clean = totals(model.run(clean, (name,)))[0]
+    if not np.isfinite(of_clean).any():
+        raise InputError("no channel of the value has a finite total", where="target", got=name)
+    channel = int(np.nanargmax(np.where(np.isfinite(of_clean), of_clean, np.nan)))
+    return Target(
+        (name,), lambda outputs: totals(outputs)[:, channel],
+        f"total activation of channel {channel} of {name}, the strongest on the clean image", "value", None,
+    )  # fmt: skip
 
 
 def _from_callable(model: Model, function: Callable[[Outputs], NDArray[Any]]) -> Target:

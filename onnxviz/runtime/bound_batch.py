@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxviz.runtime.sessions import Session
 
-__all__ = ["BoundBatch"]
+__all__ = ["BoundBatch", "aligned_empty"]
 
 _ALIGNMENT = 64  # bytes: a whole cache line, so that vector loads never straddle two
 
@@ -46,7 +46,7 @@ class BoundBatch:
     @cached_property
     def buffer(self) -> NDArray[Any]:
         """(batch, *input shape), the model's own dtype and layout; made when it is first written to."""
-        return _aligned(self._shape, self._dtype)
+        return aligned_empty(self._shape, self._dtype)
 
     def run(self, n: int) -> dict[str, NDArray[Any]]:
         """Run on the first ``n`` rows of the buffer; output name to array, rows in the same order."""
@@ -73,7 +73,8 @@ class BoundBatch:
         return {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Memory for an array that begins at a cache line."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT

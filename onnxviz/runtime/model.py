@@ -24,9 +24,11 @@ from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.results import Provenance
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
+from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.output import OutputContract
 from onnxviz.runtime.probing import numpy_dtype, probe_feeds, relative_difference
 from onnxviz.runtime.runner import Runner
+from onnxviz.runtime.sessions import Watch
 from onnxviz.runtime.versions import versions
 
 __all__ = ["Model"]
@@ -248,6 +250,32 @@ class Model:
         self._only_input()
         with self._runner.bound(names, self.batch_size) as bound:
             yield bound
+
+    def plan_patches(
+        self, values: Sequence[str], image: NDArray[Any], patches: NDArray[np.int64], grid: tuple[int, int] | None, *,
+        memory: int,
+    ) -> PlannedPatch:  # fmt: skip
+        """Plan how values are computed with a patch at each position, without what the patch cannot change.
+
+        Parameters
+        ----------
+        values : sequence of str
+            The wanted values.
+        image : (*input shape without the batch)
+            An encoded image. Plan and sessions are kept, and serve any image.
+        patches : (positions, 4) int64
+            Top, left, bottom, right in pixels; none is empty.
+        grid : (rows, columns) or None
+            How the positions lie, row by row.
+        memory : int
+            Bytes that original maps and buffers may take, weights left out.
+        """
+        assert self.image_input is not None
+        return self._runner.plan_patches(values, image, self.image_input.layout, patches, grid, memory)
+
+    def watch(self) -> Watch:
+        """A watch over many runs, which ends them when the model's time limit passes."""
+        return Watch(self._runner.deadline)
 
     @cached_property
     def batch_size(self) -> int:

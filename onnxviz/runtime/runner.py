@@ -19,6 +19,7 @@ from onnxviz.graph.loading import LoadedModel, verify_external_data
 from onnxviz.graph.taps import expose
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
+from onnxviz.runtime.incremental_plans import IncrementalPlans, PlannedPatch
 from onnxviz.runtime.probing import relative_difference
 from onnxviz.runtime.sessions import OutOfMemory, Session, open_session
 
@@ -70,6 +71,7 @@ class Runner:
         self._process = os.getpid()
         self._sessions: OrderedDict[tuple[str, ...], Session] = OrderedDict()
         self._idle: dict[tuple[tuple[str, ...], int], list[BoundBatch]] = {}
+        self._plans: IncrementalPlans | None = None
 
     # -- one run -------------------------------------------------------------------------------------------------
 
@@ -82,6 +84,25 @@ class Runner:
         """Run the file's own graph once with nothing fused or folded, so that any number of values can be asked for."""
         session = self._open(tuple(names), self._loaded.proto, optimize=False)
         return dict(zip(names, session.run(names, dict(feeds), self.deadline), strict=True))
+
+    # -- parts of maps -------------------------------------------------------------------------------------------
+
+    def plan_patches(
+        self, names: Sequence[str], image: NDArray[Any], image_layout: str, patches: NDArray[np.int64],
+        grid: tuple[int, int] | None, memory: int,
+    ) -> PlannedPatch:  # fmt: skip
+        """How the values are computed with a patch at each position; see :class:`IncrementalPlans`."""
+        if self._only_input is None or self.fixed_batch is not None:
+            return PlannedPatch(None, None, "the batch is fixed: images are run as the file states")
+        with self._lock:
+            if self._plans is None:
+                directory = self._loaded.data_directory
+                self._plans = IncrementalPlans(
+                    lambda wanted: expose(self._batched, wanted), where=self._loaded.path.name,
+                    source=self._only_input, image_layout=image_layout, device=self._device,
+                    workers=self._threads or _cores(), data_directory=str(directory) if directory else None,
+                )  # fmt: skip
+        return self._plans.find(names, image, patches, grid, memory)
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -234,6 +255,11 @@ class Runner:
         _LEFT_BY_FORK.append((self._sessions, self._idle, self._lock))
         self._sessions, self._idle, self._lock = OrderedDict(), {}, threading.RLock()
         self._process = os.getpid()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _within(difference: float) -> str:

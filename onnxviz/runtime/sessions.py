@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from onnxviz.errors import DeviceError, LimitError, ModelError, OnnxvizError, UnsupportedOperatorError
+from onnxviz.graph.optimized import WEIGHTS_FILE
 from onnxviz.runtime.devices import CPU_PROVIDER, Device
 
-__all__ = ["OutOfMemory", "Session", "open_session"]
+__all__ = ["OutOfMemory", "Session", "Watch", "open_session"]
 
 _SILENT = 4  # onnxruntime's own log would repeat on stderr what the exception already says.
 
@@ -41,6 +44,8 @@ class Session:
         self.provider: str = session.get_providers()[0]
         self.input_types: dict[str, str] = {value.name: value.type for value in session.get_inputs()}
         self.output_names: tuple[str, ...] = tuple(value.name for value in session.get_outputs())
+        self.weights: dict[str, onnxruntime.OrtValue] = {}
+        """What was handed over to be used in place: alive as long as the session is."""
 
     def io_binding(self) -> onnxruntime.IOBinding:
         """A new binding: the buffers that one run at a time reads from and writes to."""
@@ -50,12 +55,19 @@ class Session:
         self, outputs: Sequence[str], feeds: dict[str, np.ndarray[Any, Any]], deadline: float | None
     ) -> list[np.ndarray[Any, Any]]:
         """Run on arrays; ``deadline`` is in seconds of ``time.monotonic``."""
-        with _Watch(deadline) as watch, _Translated(self._where, watch):
+        with Watch(deadline) as watch, _Translated(self._where, watch):
+            return list(self._session.run(list(outputs), feeds, watch.options))
+
+    def run_watched(
+        self, outputs: Sequence[str], feeds: Mapping[str, np.ndarray[Any, Any]], watch: Watch
+    ) -> list[np.ndarray[Any, Any]]:
+        """Run on arrays under a watch that many runs share."""
+        with _Translated(self._where, watch):
             return list(self._session.run(list(outputs), feeds, watch.options))
 
     def run_bound(self, binding: onnxruntime.IOBinding, deadline: float | None) -> None:
         """Run on bound buffers; the results stay in the binding."""
-        with _Watch(deadline) as watch, _Translated(self._where, watch):
+        with Watch(deadline) as watch, _Translated(self._where, watch):
             self._session.run_with_iobinding(binding, watch.options)
 
 
@@ -67,6 +79,8 @@ def open_session(
     threads: int | None,
     data_directory: str | None,
     optimize: bool = True,
+    weights: Mapping[str, onnxruntime.OrtValue] | None = None,
+    alone: bool = True,
 ) -> Session:
     """Open a session on serialized model bytes.
 
@@ -82,6 +96,11 @@ def open_session(
         Absolute folder of the external data.
     optimize : bool
         False keeps every value exactly as the file states it.
+    weights : mapping of name to OrtValue, optional
+        Numbers of the initializers that the bytes call external, in the file ``WEIGHTS_FILE``. Without ``optimize``
+        they are used where they are, not copied, so that several sessions may share them.
+    alone : bool
+        False for a session that runs beside others: its threads then sleep instead of spinning while they wait.
 
     Raises
     ------
@@ -98,10 +117,15 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if data_directory is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", data_directory)
+    if weights and optimize:
+        # The optimisers want to read the numbers, which only this call shows them.
+        options.add_external_initializers(list(weights), list(weights.values()))
+    if not alone:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [CPU_PROVIDER]
     if device.provider != CPU_PROVIDER:
         providers.insert(0, (device.provider, device.provider_options))
-    with _Translated(where, None):
+    with _Translated(where, None), _described_weights(options, {} if optimize else weights or {}):
         session = onnxruntime.InferenceSession(serialized, options, providers=providers)
     got = session.get_providers()[0]
     if got != device.provider:
@@ -112,11 +136,32 @@ def open_session(
             allowed=device.provider,
             next_step="Check driver, CUDA and cuDNN (`pip install 'onnxviz[cuda]'`), or pass device='cpu'",
         )
-    return Session(session, where)
+    kept = Session(session, where)
+    kept.weights = dict(weights or {})
+    return kept
 
 
-class _Watch:
-    """Ends a run that passes its deadline: onnxruntime polls ``terminate`` between nodes and loop iterations."""
+@contextmanager
+def _described_weights(
+    options: onnxruntime.SessionOptions, weights: Mapping[str, onnxruntime.OrtValue]
+) -> Iterator[None]:
+    """Hand weights over to be used in place.
+
+    onnxruntime wants to see the file that the graph names, though it reads nothing from it.
+    """
+    if not weights:
+        yield
+        return
+    for name, value in weights.items():
+        options.add_initializer(name, value)
+    with tempfile.TemporaryDirectory(prefix="onnxviz-") as folder:
+        (Path(folder) / WEIGHTS_FILE).touch()
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        yield
+
+
+class Watch:
+    """Ends runs that pass their deadline: onnxruntime polls ``terminate`` between nodes and loop iterations."""
 
     def __init__(self, deadline: float | None) -> None:
         self.options = onnxruntime.RunOptions()
@@ -131,7 +176,7 @@ class _Watch:
         self.expired = True
         self.options.terminate = True
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watch:
         if self._timer is not None:
             self._timer.start()
         return self
@@ -144,7 +189,7 @@ class _Watch:
 class _Translated:
     """Turns what onnxruntime raises into one sentence of ours."""
 
-    def __init__(self, where: str, watch: _Watch | None) -> None:
+    def __init__(self, where: str, watch: Watch | None) -> None:
         self._where = where
         self._watch = watch
 

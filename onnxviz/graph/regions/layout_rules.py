@@ -11,7 +11,8 @@ from onnxviz.graph.regions.box_maps import BoxMap, Chain, PerAxis, Regroup
 from onnxviz.graph.regions.node import Operator, Shape
 
 __all__ = [
-    "concat", "cut", "depth_to_space", "gather", "pad", "reshape", "space_to_depth", "split", "tile", "transpose"
+    "concat", "cut", "depth_to_space", "gather", "pad", "reorder", "reshape", "space_to_depth", "split", "tile",
+    "transpose",
 ]  # fmt: skip
 
 Link = tuple[int | None, AxisMap]
@@ -38,6 +39,23 @@ def transpose(operator: Operator, number: int, output: int) -> BoxMap | None:
     shape = operator.shape_in(number)
     turned = _permuted(shape, list(operator.attributes.get("perm") or range(len(shape))[::-1]))
     return turned if turned.output_shape == operator.shape_out(output) else None
+
+
+def reorder(operator: Operator, number: int, output: int) -> BoxMap | None:
+    """ReorderInput, ReorderOutput, into onnxruntime's blocked layout and out of it; channels may be padded there."""
+    if number != 0:
+        return None
+    shape, outputs = operator.shape_in(0), operator.shape_out(output)
+    last = list(range(1, len(shape) - 1))
+    first = list(range(2, len(shape)))
+    moved = bool(operator.attributes.get("channels_last"))
+    source = last if moved and operator.op_type == "ReorderInput" else first
+    target = last if moved and operator.op_type == "ReorderOutput" else first
+    links: list[Link] = [(None, Whole(length)) for length in shape]
+    links[0] = (0, Same())
+    for axis, output_axis in zip(source, target, strict=True):
+        links[axis] = (output_axis, Same())
+    return PerAxis(tuple(links), outputs)
 
 
 def concat(operator: Operator, number: int, output: int, *, first: int = 0, every: int = 1) -> BoxMap | None:

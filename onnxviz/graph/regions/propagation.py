@@ -17,10 +17,14 @@ from onnxviz.graph.regions.constants import Constants
 from onnxviz.graph.regions.node import Operator, Shape
 from onnxviz.graph.regions.rules import READS_ONLY_SHAPE, RULES
 
-__all__ = ["Propagation", "Seen"]
+__all__ = ["Propagation", "Seen", "read_by"]
 
 _MOST_BOXES = 8  # branches that read different channels of one value keep boxes of their own, up to this many
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_BLOCKED_DOMAIN = "com.microsoft.nchwc"  # onnxruntime's blocked layout: the same operators on (n, C, H, W)
+_BLOCKED_TYPES = (
+    "AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput",
+)  # fmt: skip
 
 
 @dataclass
@@ -80,7 +84,7 @@ class Propagation:
         """Names of all values that depend on the source's numbers, the source included."""
         found = {self.source}
         for node in self._nodes:
-            if node.op_type not in READS_ONLY_SHAPE and any(name in found for name in _read_by(node)):
+            if node.op_type not in READS_ONLY_SHAPE and any(name in found for name in read_by(node)):
                 found.update(name for name in node.output if name)
         return frozenset(found)
 
@@ -146,11 +150,12 @@ class Propagation:
         return self._edges[number]
 
     def _make_edges(self, node: onnx.NodeProto) -> Iterator[_Edge]:
-        if node.op_type in READS_ONLY_SHAPE or not any(name in self.dependent for name in _read_by(node)):
+        if node.op_type in READS_ONLY_SHAPE or not any(name in self.dependent for name in read_by(node)):
             return
-        operator = self._operator(node)
-        rule = RULES.get(node.op_type) if node.domain in _KNOWN_DOMAINS else None
-        for place, name in enumerate(_read_by(node)):
+        operator = self.operator(node)
+        known = node.domain in _KNOWN_DOMAINS or (node.domain == _BLOCKED_DOMAIN and node.op_type in _BLOCKED_TYPES)
+        rule = RULES.get(node.op_type) if known else None
+        for place, name in enumerate(read_by(node)):
             if name not in self.dependent:
                 continue
             for output, output_name in enumerate(node.output):
@@ -163,10 +168,11 @@ class Propagation:
                     except (LookupError, ValueError, TypeError, ArithmeticError):
                         # A malformed or unusual node is not an error here: it merely has no rule.
                         box_map = None
-                known = box_map is not None
-                yield _Edge(name, output, box_map or Everything(self._shape(name), self._shape(output_name)), known)
+                everything = Everything(self._shape(name), self._shape(output_name))
+                yield _Edge(name, output, box_map or everything, box_map is not None)
 
-    def _operator(self, node: onnx.NodeProto) -> Operator:
+    def operator(self, node: onnx.NodeProto) -> Operator:
+        """A node of the graph with its concrete shapes, as the rules see it."""
         return Operator(
             op_type=node.op_type,
             name=node.name,
@@ -192,12 +198,13 @@ class Propagation:
         return self._known_shape(name) or ()
 
 
-def _read_by(node: onnx.NodeProto) -> list[str]:
+def read_by(node: onnx.NodeProto) -> list[str]:
+    """Names of all values that a node reads, those that its bodies take from around it included."""
     names = list(node.input)
     for attribute in node.attribute:
         graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
         # The bodies of If and Loop may read values of the graph around them without naming them as inputs.
-        names.extend(name for graph in graphs for inner in graph.node for name in _read_by(inner))
+        names.extend(name for graph in graphs for inner in graph.node for name in read_by(inner))
     return names
 
 

@@ -76,5 +76,6 @@ RULES: Mapping[str, Rule] = {
     "SpaceToDepth": layout.space_to_depth,
     "Resize": resize,
     "Upsample": resize,
+    **dict.fromkeys(("ReorderInput", "ReorderOutput"), layout.reorder),
 }
-"""By operator type; the standard's operators and onnxruntime's own (domain ``com.microsoft``)."""
+"""By operator type; the standard's operators and onnxruntime's own (``com.microsoft``, ``com.microsoft.nchwc``)."""

@@ -10,23 +10,24 @@ from onnxviz.graph.regions.axis_maps import AxisMap, Same, Taps, Whole, transpos
 from onnxviz.graph.regions.box_maps import BoxMap, PerAxis
 from onnxviz.graph.regions.node import Operator, Shape
 
-__all__ = ["convolution", "local_response_normalization", "pool", "transposed_convolution"]
+__all__ = ["begin_pads", "convolution", "local_response_normalization", "pool", "transposed_convolution"]
 
 
 def _spatial(operator: Operator, kernel: Sequence[int], inputs: Shape, outputs: Shape) -> list[AxisMap]:
     rank = len(kernel)
     strides = operator.attributes.get("strides") or [1] * rank
     dilations = operator.attributes.get("dilations") or [1] * rank
-    pads = _begin_pads(operator, kernel, strides, dilations, inputs)
+    pads = begin_pads(operator, kernel, strides, dilations, inputs)
     return [
         window(inputs=n, outputs=m, kernel=k, stride=s, pad=p, dilation=d)
         for n, m, k, s, p, d in zip(inputs, outputs, kernel, strides, pads, dilations, strict=True)
     ]
 
 
-def _begin_pads(
+def begin_pads(
     operator: Operator, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], inputs: Shape
 ) -> list[int]:
+    """Padding before the first place of every spatial axis, ``auto_pad`` worked out."""
     auto = operator.attributes.get("auto_pad", "NOTSET")
     if auto == "NOTSET":
         pads = operator.attributes.get("pads") or [0] * (2 * len(kernel))
@@ -53,25 +54,35 @@ def _channels(operator: Operator, inputs: int, outputs: int) -> tuple[int | None
 def convolution(operator: Operator, number: int, output: int, *, weights: int = 1) -> BoxMap | None:
     """Conv, ConvInteger, QLinearConv (weights are input 3), FusedConv (a fused sum is input 3)."""
     outputs = operator.shape_out(output)
-    if operator.op_type == "FusedConv" and number == 3:
+    if number == 3 and weights == 1 and operator.op_type != "ConvInteger":
+        # FusedConv, and the convolution of onnxruntime's blocked layout, which is called Conv as well.
         return PerAxis(tuple((axis, Same()) for axis in range(len(outputs))), outputs)
     if number != 0:
         return None
     inputs = operator.shape_in(0)
     kernel = operator.attributes.get("kernel_shape") or operator.shape_in(weights)[2:]
-    maps = _spatial(operator, kernel, inputs[2:], outputs[2:])
-    links = [(0, Same()), _channels(operator, inputs[1], outputs[1])]
-    return PerAxis((*links, *((axis + 2, axis_map) for axis, axis_map in enumerate(maps))), outputs)
+    last = bool(operator.attributes.get("channels_last"))
+    places = slice(1, -1) if last else slice(2, None)
+    channel = len(inputs) - 1 if last else 1
+    maps = _spatial(operator, kernel, inputs[places], outputs[places])
+    over_channels, channel_map = _channels(operator, inputs[channel], outputs[channel])
+    linked = (None if over_channels is None else channel, channel_map)
+    spatial = [(axis + places.start, axis_map) for axis, axis_map in enumerate(maps)]
+    return PerAxis(((0, Same()), *spatial, linked) if last else ((0, Same()), linked, *spatial), outputs)
 
 
 def pool(operator: Operator, number: int, output: int) -> BoxMap | None:
     """MaxPool, AveragePool, LpPool, QLinearAveragePool: ceil_mode and the divisor do not change the reach."""
-    if number != 0 or operator.attributes.get("channels_last"):
+    if number != 0:
         return None
     inputs, outputs = operator.shape_in(0), operator.shape_out(output)
-    maps = _spatial(operator, operator.attributes["kernel_shape"], inputs[2:], outputs[2:])
-    links = ((0, Same()), (1, Same()), *((axis + 2, axis_map) for axis, axis_map in enumerate(maps)))
-    return PerAxis(links, outputs)
+    last = bool(operator.attributes.get("channels_last"))
+    places = slice(1, -1) if last else slice(2, None)
+    channel = len(inputs) - 1 if last else 1
+    maps = _spatial(operator, operator.attributes["kernel_shape"], inputs[places], outputs[places])
+    spatial = [(axis + places.start, axis_map) for axis, axis_map in enumerate(maps)]
+    linked = (channel, Same())
+    return PerAxis(((0, Same()), *spatial, linked) if last else ((0, Same()), linked, *spatial), outputs)
 
 
 def transposed_convolution(operator: Operator, number: int, output: int) -> BoxMap | None:

@@ -1,0 +1,118 @@
+"""Positions of a patch come in; the target's score and the most likely class at each go out, run by run.
+
+Two ways give the same numbers: the plain one runs the whole network at every position, the incremental one only what
+the patch can change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxviz import backend
+from onnxviz.errors import LimitError
+from onnxviz.methods.patches import Patches
+from onnxviz.methods.target import Target
+from onnxviz.runtime.incremental import IncrementalRunner
+from onnxviz.runtime.model import Model
+from onnxviz.runtime.sessions import OutOfMemory
+
+__all__ = ["Experiment", "Scores", "incremental_scores", "plain_scores"]
+
+Indices = NDArray[np.int64]
+CLEAN = np.array([-1])
+"""The position that stands for the image without a patch."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One image, what is asked of it, and where it is hidden."""
+
+    model: Model
+    target: Target
+    image: NDArray[Any]
+    """Encoded."""
+    patches: Patches
+    fill: NDArray[Any]
+    """Encoded: what the patch holds."""
+    fills: Callable[[Indices], NDArray[Any]]
+    """Positions to what is shown inside their boxes."""
+    order: Sequence[Indices]
+    """Positions in passes."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values that are needed for score and label."""
+        output = self.model.output
+        classifies = output.kind != "values"
+        return tuple(dict.fromkeys((*self.target.values, output.output) if classifies else self.target.values))
+
+    def read(self, positions: Indices, outputs: dict[str, NDArray[Any]]) -> Scores:
+        """Score and label of some positions."""
+        output = self.model.output
+        count = len(positions)
+        scores = np.asarray(self.target.score(outputs)[:count], np.float64)
+        if output.kind == "values":
+            return Scores(positions, scores, None)
+        return Scores(positions, scores, output.probabilities(outputs[output.output])[:count].argmax(axis=1))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What some positions answered."""
+
+    positions: Indices
+    scores: NDArray[np.float64]
+    labels: Indices | None
+
+
+def incremental_scores(experiment: Experiment, runner: IncrementalRunner) -> Iterator[Scores]:
+    """Compute only what the patch can change; the image without a patch comes first, as position -1."""
+    with experiment.model.watch() as watch:
+        originals = runner.originals(experiment.image, watch)
+        yield experiment.read(CLEAN, runner.clean(originals, watch))
+        for positions, outputs in runner.positions(originals, experiment.fills, experiment.order, watch):
+            yield experiment.read(positions, outputs)
+
+
+def plain_scores(experiment: Experiment) -> Iterator[Scores]:
+    """Run the whole network at every position, in batches; the image without a patch is in the first, as -1."""
+    model = experiment.model
+    channels_last = model.preprocess is not None and model.preprocess.layout == "NHWC"
+    # An empty box leaves the image as it is: it is scored in the same batches as all others.
+    boxes = np.concatenate([experiment.patches.flat, np.zeros((1, 4), np.int64)])
+    order = np.concatenate([CLEAN, *experiment.order])
+    own_fills = experiment.patches.regions is not None
+    size = model.batch_size
+    start = 0
+    while start < len(order):
+        try:
+            with model.filler(experiment.values) as bound:
+                previous: Indices | None = None
+                while start < len(order):
+                    positions = order[start : start + size]
+                    rows = model.fixed_batch or len(positions)
+                    # Rows that a fixed batch has too many repeat the last box; their answers are dropped.
+                    padded = np.concatenate([positions, np.repeat(positions[-1:], rows - len(positions))])
+                    if own_fills:
+                        bound.buffer[:rows] = experiment.fills(padded)
+                    else:
+                        backend.fill_occluded(
+                            experiment.image, experiment.fill, boxes[padded], bound.buffer,
+                            channels_last=channels_last, previous=previous, threads=model.threads or 0,
+                        )  # fmt: skip
+                        previous = boxes[padded]
+                    outputs = bound.run(rows)
+                    yield experiment.read(positions, outputs)
+                    start += len(positions)
+        except OutOfMemory as error:
+            if size == 1 or model.fixed_batch is not None:
+                raise LimitError(
+                    "not even one image fits in memory", where=model.name, got=error.got,
+                    next_step="Run on a machine with more memory",
+                ) from error  # fmt: skip
+            size = max(1, size // 2)
