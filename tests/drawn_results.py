@@ -121,6 +121,7 @@ def occlusion(*, label: bool = True, window: int = 8, stride: int = 2, side: int
         clean=0.9,
         clean_label=0 if label else None,
         boxes=boxes,
+        regions=None,
         fill=np.array([90.0, 100.0, 110.0]),
         image=photos(1, side)[0],
         name="photo.jpg",

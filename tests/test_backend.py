@@ -232,6 +232,189 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(changes: dict, 
     np.testing.assert_array_equal(arguments["batch"], before)
 
 
+# -- windows of a map ----------------------------------------------------------------------------------------------
+
+# How a map of 32 channels, 11 x 13 lies in memory, and the same as (planes, rows, columns, elements of a pixel).
+LAYOUTS = {
+    "planar": ((32, 11, 13), (32, 11, 13, 1)),
+    "channels last": ((11, 13, 32), (1, 11, 13, 32)),
+    "blocked": ((2, 11, 13, 16), (2, 11, 13, 16)),
+}
+
+
+def cropped(
+    original: np.ndarray, source: np.ndarray, placement: np.ndarray, size: tuple[int, int], border: np.ndarray
+) -> np.ndarray:
+    """One window: the whole map is patched, then padded on all sides, then cropped."""
+    top, left, source_top, source_left, *fresh = placement
+    patched = original.copy()
+    patched[:, fresh[0] : fresh[2], fresh[1] : fresh[3]] = source[
+        :, fresh[0] - source_top : fresh[2] - source_top, fresh[1] - source_left : fresh[3] - source_left
+    ]
+    planes, rows, columns, elements = original.shape
+    margin = 50
+    padded = np.empty((planes, rows + 2 * margin, columns + 2 * margin, elements), original.dtype)
+    padded[:] = border
+    padded[:, margin:-margin, margin:-margin] = patched
+    top, left = top + margin, left + margin
+    return padded[:, top : top + size[0], left : left + size[1]]
+
+
+def random_placements(
+    rng: np.random.Generator, count: int, source_size: tuple[int, int], size: tuple[int, int], *, inside: bool
+) -> np.ndarray:
+    """Windows anywhere or ``inside`` a map of 11 x 13; sources that may stick out, and a box in what they share."""
+    placements = np.empty((count, 8), np.int64)
+    for axis, side in enumerate((11, 13)):
+        room = (0, side - size[axis]) if inside else (-size[axis] - 2, side + 2)
+        start = rng.integers(1 - source_size[axis], side, count)
+        shared = np.stack([np.maximum(start, 0), np.minimum(start + source_size[axis], side)])
+        placements[:, axis] = rng.integers(room[0], room[1] + 1, count)
+        placements[:, 2 + axis] = start
+        placements[:, [4 + axis, 6 + axis]] = np.sort(rng.integers(shared[0], shared[1] + 1, (2, count)), axis=0).T
+    return placements
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shared_source", [False, True])
+def test_windows_equal_numpy_in_every_layout(dtype: str, layout: str, shared_source: bool) -> None:
+    rng = np.random.default_rng(3)
+    shape, seen = LAYOUTS[layout]
+    lowest = np.iinfo(dtype).min if dtype == "int8" else -np.inf
+    original = random_image(rng, shape, dtype)
+    border = np.full(seen[3], lowest, dtype)
+    count = 40
+    for inside in (False, True):
+        for source_size, size in (((5, 4), (6, 7)), ((15, 3), (1, 13)), ((1, 1), (11, 2)), ((11, 13), (11, 13))):
+            sources = random_image(rng, (1 if shared_source else count, seen[0], *source_size, seen[3]), dtype)
+            placements = random_placements(rng, count, source_size, size, inside=inside)
+            windows = random_image(rng, (count + 2, seen[0], *size, seen[3]), dtype)
+            untouched = windows[count:].copy()
+            backend.overlay_windows(
+                original, sources, placements, windows, layout=(*seen[:3], seen[3] * original.itemsize),
+                source_size=source_size, window_size=size, shared_source=shared_source,
+                border=None if inside else border,
+            )  # fmt: skip
+            for i, placement in enumerate(placements):
+                wanted = cropped(original.reshape(seen), sources[i % len(sources)], placement, size, border)
+                assert_same_bytes(windows[i], np.ascontiguousarray(wanted))
+            assert_same_bytes(windows[count:], untouched)
+
+
+# A map of 2 planes, 6 x 7, a source of 3 x 4 at (1, 2), and windows of 4 x 5.
+MAP = np.zeros((2, 6, 7), np.float32)
+SOURCE = np.ones((2, 2, 3, 4), np.float32)
+PLACEMENTS = np.array([[1, 1, 1, 2, 1, 2, 4, 6]] * 2, np.int64)
+WINDOWS = np.full((2, 2, 4, 5), 7, np.float32)
+BORDER = np.full(1, -np.inf, np.float32)
+
+
+def placed(**changes: int) -> dict[str, np.ndarray]:
+    names = ("top", "left", "source_top", "source_left", "from_row", "from_column", "to_row", "to_column")
+    placements = PLACEMENTS.copy()
+    for name, number in changes.items():
+        placements[1, names.index(name)] = number
+    return {"placements": placements}
+
+
+def window_arguments(**changes: object) -> dict:
+    return {
+        "original": MAP, "source": SOURCE, "placements": PLACEMENTS, "windows": WINDOWS.copy(), "layout": (2, 6, 7, 4),
+        "source_size": (3, 4), "window_size": (4, 5), "border": BORDER,
+    } | changes  # fmt: skip
+
+
+LARGEST = 2**63 - 1
+PAST_THE_MAP = "the window of position 1 reaches past the map, and no border is given"
+OUTSIDE = "the fresh part of position 1 is not inside both the map and its source"
+NOT_POSITIVE = "a side of a map or window is not positive"
+NO_MEMORY = "a map or window is larger than any memory"
+NOTHING = np.zeros(0, np.float32)
+FOUR = {"placements": np.repeat(PLACEMENTS, 2, axis=0)}
+ENOUGH = {"source": np.repeat(SOURCE, 2, axis=0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"original": np.zeros((2, 6, 8), np.float32)}, "the original is not one map of that layout"),
+        ({"original": np.zeros((2, 6, 6), np.float32)}, "the original is not one map of that layout"),
+        ({"original": MAP.astype(np.float64)}, "the original is not one map of that layout"),
+        ({"source": SOURCE[:1]}, "the source is too small"),
+        ({"source": SOURCE.astype(np.float16)}, "the source is too small"),
+        ({"source": SOURCE[0, :, :2], "shared_source": True}, "the source is not C-contiguous"),
+        ({"source": SOURCE[0, 0], "shared_source": True}, "the source is too small"),
+        ({"windows": WINDOWS[:1].copy()}, "the memory for the windows is too small"),
+        ({"windows": WINDOWS.ravel()[:-1].copy()}, "the memory for the windows is too small"),
+        ({"original": np.zeros((2, 6, 14), np.float32)[..., ::2]}, "the original is not C-contiguous"),
+        ({"source": SOURCE[::-1]}, "the source is not C-contiguous"),
+        ({"windows": np.asfortranarray(WINDOWS)}, "the memory for the windows is not C-contiguous"),
+        ({"windows": read_only(WINDOWS.copy())}, "the memory for the windows is read-only"),
+        ({"border": np.zeros(2, np.float32)}, "the border is not one pixel"),
+        ({"border": np.zeros(1, np.float16)}, "the border is not one pixel"),
+        ({"border": NOTHING}, "the border is not one pixel"),
+        ({"border": np.zeros(8, np.uint8)[::2]}, "the border is not C-contiguous"),
+        ({"border": np.broadcast_to(np.zeros(1, np.uint8), 4)}, "the border is not C-contiguous"),
+        ({"placements": np.zeros((2, 7), np.int64)}, r"placements are not \(n, 8\)"),
+        ({"placements": np.zeros(8, np.int64)}, r"placements are not \(n, 8\)"),
+        ({"layout": (0, 6, 7, 4)}, NOT_POSITIVE),
+        ({"layout": (2, -6, -7, 4)}, NOT_POSITIVE),
+        ({"layout": (2, 6, 7, 0)}, NOT_POSITIVE),
+        ({"source_size": (0, 4)}, NOT_POSITIVE),
+        ({"source_size": (3, -4)}, NOT_POSITIVE),
+        ({"window_size": (4, 0)}, NOT_POSITIVE),
+        ({"window_size": (-4, 5)}, NOT_POSITIVE),
+        # Products that overflow, some of them to the very size of what is given.
+        ({"layout": (2**32, 2**32, 1, 1), "original": NOTHING}, NO_MEMORY),
+        ({"layout": (1, 1, 2**32, 2**32), "original": NOTHING}, NO_MEMORY),
+        ({"source_size": (2**40, 2**40)}, NO_MEMORY),
+        ({"window_size": (LARGEST, LARGEST)}, NO_MEMORY),
+        ({"source_size": (2**29, 2**30), "source": NOTHING} | FOUR, "the source is too small"),
+        ({"window_size": (2**29, 2**30), "windows": NOTHING} | FOUR | ENOUGH,
+         "the memory for the windows is too small"),
+        (placed(from_row=0), OUTSIDE),
+        (placed(from_column=1), OUTSIDE),
+        (placed(to_row=5), OUTSIDE),
+        (placed(to_column=7), OUTSIDE),
+        (placed(source_top=-1, from_row=-1, to_row=1), OUTSIDE),
+        (placed(source_left=4, from_column=4, to_column=8), OUTSIDE),
+        (placed(source_top=LARGEST), OUTSIDE),
+        (placed(source_left=-LARGEST), OUTSIDE),
+        (placed(top=-1) | {"border": None}, PAST_THE_MAP),
+        (placed(left=-1) | {"border": None}, PAST_THE_MAP),
+        (placed(top=3) | {"border": None}, PAST_THE_MAP),
+        (placed(left=3) | {"border": None}, PAST_THE_MAP),
+        (placed(top=LARGEST) | {"border": None}, PAST_THE_MAP),
+        (placed(left=LARGEST) | {"border": None}, PAST_THE_MAP),
+    ],
+)  # fmt: skip
+def test_windows_that_cannot_be_made_are_refused_before_anything_is_written(changes: dict, message: str) -> None:
+    arguments = window_arguments(**changes)
+    before = arguments["windows"].copy()
+    with pytest.raises(InputError, match=f"^occlusion: {message}"):
+        backend.overlay_windows(**arguments)
+    np.testing.assert_array_equal(arguments["windows"], before)
+
+
+def test_windows_at_the_edge_of_what_is_refused_are_made() -> None:
+    patched = np.zeros((2, 6, 7), np.float32)
+    patched[:, 1:4, 2:6] = 1
+    for top, left in ((0, 0), (2, 2), (2, 0)):
+        arguments = window_arguments(**placed(top=top, left=left), border=None)
+        backend.overlay_windows(**arguments)
+        np.testing.assert_array_equal(arguments["windows"][1], patched[:, top : top + 4, left : left + 5])
+    for far in ({"top": LARGEST}, {"left": -LARGEST - 1}, {"top": -LARGEST, "left": LARGEST}):
+        arguments = window_arguments(**placed(**far))
+        backend.overlay_windows(**arguments)
+        np.testing.assert_array_equal(arguments["windows"][0], patched[:, 1:5, 1:6])
+        np.testing.assert_array_equal(arguments["windows"][1], np.full((2, 4, 5), -np.inf))
+    # No position: nothing is written, nothing of a source is needed.
+    arguments = window_arguments(placements=np.zeros((0, 8), np.int64), source=NOTHING)
+    backend.overlay_windows(**arguments)
+    np.testing.assert_array_equal(arguments["windows"], WINDOWS)
+
+
 # -- sums over boxes -----------------------------------------------------------------------------------------------
 
 

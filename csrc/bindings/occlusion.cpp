@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -20,10 +21,14 @@ const Box* boxes_of(const BoxArray& boxes) {
   return reinterpret_cast<const Box*>(boxes.data());
 }
 
-void check_image(const py::array& array, const py::array& image, const char* what) {
+void check_contiguous(const py::array& array, const char* what) {
   if ((array.flags() & py::array::c_style) == 0) {
     throw std::invalid_argument(std::string("the ") + what + " is not C-contiguous");
   }
+}
+
+void check_image(const py::array& array, const py::array& image, const char* what) {
+  check_contiguous(array, what);
   if (!array.dtype().equal(image.dtype())) {
     throw std::invalid_argument(std::string("the ") + what + " has another element type than the image");
   }
@@ -74,31 +79,55 @@ std::size_t byte_count(const py::array& array) {
   return static_cast<std::size_t>(array.size()) * static_cast<std::size_t>(array.itemsize());
 }
 
+// Of a map, a source or a window; refused where a side is not positive, or where their product overflows.
+std::size_t byte_count(const ImageLayout& layout) {
+  std::int64_t bytes = 1;
+  for (const std::int64_t side : {layout.planes, layout.height, layout.width, layout.pixel_bytes}) {
+    if (side < 1) throw std::invalid_argument("a side of a map or window is not positive");
+    if (side > std::numeric_limits<std::int64_t>::max() / bytes) {
+      throw std::invalid_argument("a map or window is larger than any memory");
+    }
+    bytes *= side;
+  }
+  return static_cast<std::size_t>(bytes);
+}
+
+using PlacementArray = py::array_t<std::int64_t, py::array::c_style>;  // (n, 8) as in Placement
+using Sides = std::pair<std::int64_t, std::int64_t>;                   // rows, columns
+
 // Maps are told by their layout, not by their shape: the blocked one has no shape that numpy could say.
-void overlay(const py::array& original, const py::array& source, const py::array_t<std::int64_t, py::array::c_style>& placements,
-             const py::array& windows, const std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>& layout,
-             std::pair<std::int64_t, std::int64_t> source_size, std::pair<std::int64_t, std::int64_t> window_size,
-             bool shared_source, const std::optional<py::array>& border) {
+void overlay(const py::array& original, const py::array& source, const PlacementArray& placements,
+             const py::array& windows,
+             const std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>& layout, Sides source_size,
+             Sides window_size, bool shared_source, const std::optional<py::array>& border) {
   const auto [planes, height, width, pixel_bytes] = layout;
   const auto [source_height, source_width] = source_size;
   const auto [window_height, window_width] = window_size;
-  for (const std::int64_t length : {planes, height, width, pixel_bytes, source_height, source_width, window_height, window_width}) {
-    if (length < 1 || length > (std::int64_t{1} << 32)) throw std::invalid_argument("a side of a map or window is not positive");
-  }
   const ImageLayout map{planes, height, width, pixel_bytes};
+  const std::size_t map_bytes = byte_count(map);
+  const std::size_t source_bytes = byte_count(ImageLayout{planes, source_height, source_width, pixel_bytes});
+  const std::size_t window_bytes = byte_count(ImageLayout{planes, window_height, window_width, pixel_bytes});
   if (placements.ndim() != 2 || placements.shape(1) != 8) throw std::invalid_argument("placements are not (n, 8)");
   const auto count = static_cast<std::int64_t>(placements.shape(0));
-  for (const py::array* array : {&original, &source, &windows}) {
-    if ((array->flags() & py::array::c_style) == 0) throw std::invalid_argument("a map is not C-contiguous");
-  }
-  const std::size_t source_bytes = ImageLayout{planes, source_height, source_width, pixel_bytes}.bytes();
-  const std::size_t window_bytes = ImageLayout{planes, window_height, window_width, pixel_bytes}.bytes();
   const auto positions = static_cast<std::size_t>(count);
-  if (byte_count(original) != map.bytes()) throw std::invalid_argument("the original is not one map of that layout");
-  if (byte_count(source) < source_bytes * (shared_source ? 1 : positions)) throw std::invalid_argument("the source is too small");
-  if (byte_count(windows) < window_bytes * positions) throw std::invalid_argument("the memory for the windows is too small");
+  check_contiguous(original, "original");
+  check_contiguous(source, "source");
+  check_contiguous(windows, "memory for the windows");
+  if (byte_count(original) != map_bytes) throw std::invalid_argument("the original is not one map of that layout");
+  // How many fit is divided, because the bytes of all could overflow.
+  if (byte_count(source) / source_bytes < (shared_source ? 1 : positions)) {
+    throw std::invalid_argument("the source is too small");
+  }
+  if (byte_count(windows) / window_bytes < positions) {
+    throw std::invalid_argument("the memory for the windows is too small");
+  }
   if (!windows.writeable()) throw std::invalid_argument("the memory for the windows is read-only");
-  if (border && byte_count(*border) != static_cast<std::size_t>(pixel_bytes)) throw std::invalid_argument("the border is not one pixel");
+  if (border) {
+    check_contiguous(*border, "border");
+    if (byte_count(*border) != static_cast<std::size_t>(pixel_bytes)) {
+      throw std::invalid_argument("the border is not one pixel");
+    }
+  }
   const auto* placement = reinterpret_cast<const Placement*>(placements.data());
   const void* original_data = original.data();
   const void* source_data = source.data();

@@ -41,21 +41,21 @@ void copy_box(const unsigned char* source, unsigned char* destination, const Ima
 
 bool is_empty(const Box& box) { return box.bottom <= box.top || box.right <= box.left; }
 
+// Whoever calls may place things at any number, so no sum of two of them may overflow.
 void check_placement(const Placement& placement, std::int64_t i, const ImageLayout& map, std::int64_t source_height,
                      std::int64_t source_width, std::int64_t height, std::int64_t width, bool has_border) {
   const Box& fresh = placement.fresh;
   if (!is_empty(fresh)) {
-    const bool inside = fresh.top >= std::max<std::int64_t>(0, placement.source_top) &&
-                        fresh.left >= std::max<std::int64_t>(0, placement.source_left) &&
-                        fresh.bottom <= std::min(map.height, placement.source_top + source_height) &&
-                        fresh.right <= std::min(map.width, placement.source_left + source_width);
+    const bool inside = fresh.top >= 0 && fresh.left >= 0 && fresh.bottom <= map.height && fresh.right <= map.width &&
+                        fresh.top >= placement.source_top && fresh.bottom - source_height <= placement.source_top &&
+                        fresh.left >= placement.source_left && fresh.right - source_width <= placement.source_left;
     if (!inside) {
       throw std::invalid_argument("the fresh part of position " + std::to_string(i) +
                                   " is not inside both the map and its source");
     }
   }
-  const bool past = placement.top < 0 || placement.left < 0 || placement.top + height > map.height ||
-                    placement.left + width > map.width;
+  const bool past = placement.top < 0 || placement.left < 0 || placement.top > map.height - height ||
+                    placement.left > map.width - width;
   if (past && !has_border) {
     throw std::invalid_argument("the window of position " + std::to_string(i) +
                                 " reaches past the map, and no border is given");
@@ -63,7 +63,8 @@ void check_placement(const Placement& placement, std::int64_t i, const ImageLayo
 }
 
 // `count` pixels of the border, one behind the other.
-void write_border(unsigned char* destination, const unsigned char* border, std::size_t pixel_bytes, std::int64_t count) {
+void write_border(unsigned char* destination, const unsigned char* border, std::size_t pixel_bytes,
+                  std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i, destination += pixel_bytes) std::memcpy(destination, border, pixel_bytes);
 }
 
@@ -80,43 +81,47 @@ void overlay_windows(const void* original, const ImageLayout& layout, const void
   auto* destination = static_cast<unsigned char*>(windows);
 
   for (std::int64_t i = 0; i < count; ++i) {
+    check_placement(placements[i], i, layout, source_height, source_width, height, width, border != nullptr);
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
     const Placement& at = placements[i];
-    check_placement(at, i, layout, source_height, source_width, height, width, border != nullptr);
+    // Wholly past the map a window is the same wherever it lies; beside the map its numbers are small, and from <= to.
+    const std::int64_t top = std::clamp(at.top, -height, layout.height);
+    const std::int64_t left = std::clamp(at.left, -width, layout.width);
     // Columns of the window: border, then the map from `from` to `to`, in its middle the fresh ones, then border.
-    const std::int64_t from = std::min(std::max<std::int64_t>(at.left, 0), at.left + width);
-    const std::int64_t to = std::max(from, std::min(at.left + width, layout.width));
-    const std::int64_t fresh_from = std::min(std::max(at.fresh.left, from), to);
-    const std::int64_t fresh_to = std::max(fresh_from, std::min(at.fresh.right, to));
+    const std::int64_t from = std::max<std::int64_t>(left, 0);
+    const std::int64_t to = std::min(left + width, layout.width);
+    const std::int64_t fresh_from = std::clamp(at.fresh.left, from, to);
+    const std::int64_t fresh_to = std::clamp(at.fresh.right, fresh_from, to);
     const auto bytes = [pixel](std::int64_t pixels) { return static_cast<std::size_t>(pixels) * pixel; };
-    const std::size_t before = bytes(from - at.left);
+    const std::size_t before = bytes(from - left);
 
     for (std::int64_t plane = 0; plane < layout.planes; ++plane) {
       const auto* map_plane = static_cast<const unsigned char*>(original) +
                               static_cast<std::size_t>(plane * layout.height) * map_row;
-      const auto* source_plane = static_cast<const unsigned char*>(source) + static_cast<std::size_t>(i) * source_stride +
+      const auto* source_plane = static_cast<const unsigned char*>(source) +
+                                 static_cast<std::size_t>(i) * source_stride +
                                  static_cast<std::size_t>(plane * source_height) * source_row;
-      for (std::int64_t row = at.top; row < at.top + height; ++row, destination += window_row) {
+      for (std::int64_t row = top; row < top + height; ++row, destination += window_row) {
         if (row < 0 || row >= layout.height) {
           write_border(destination, border_pixel, pixel, width);
           continue;
         }
-        if (from > at.left) write_border(destination, border_pixel, pixel, from - at.left);
+        write_border(destination, border_pixel, pixel, from - left);
         const unsigned char* map_pixels = map_plane + static_cast<std::size_t>(row) * map_row + bytes(from);
         unsigned char* pixels = destination + before;
         if (row >= at.fresh.top && row < at.fresh.bottom && fresh_to > fresh_from) {
-          const std::size_t left = bytes(fresh_from - from), middle = bytes(fresh_to - fresh_from);
-          std::memcpy(pixels, map_pixels, left);
-          std::memcpy(pixels + left,
+          const std::size_t ahead = bytes(fresh_from - from), middle = bytes(fresh_to - fresh_from);
+          std::memcpy(pixels, map_pixels, ahead);
+          std::memcpy(pixels + ahead,
                       source_plane + static_cast<std::size_t>(row - at.source_top) * source_row +
                           bytes(fresh_from - at.source_left),
                       middle);
-          std::memcpy(pixels + left + middle, map_pixels + left + middle, bytes(to - fresh_to));
+          std::memcpy(pixels + ahead + middle, map_pixels + ahead + middle, bytes(to - fresh_to));
         } else {
           std::memcpy(pixels, map_pixels, bytes(to - from));
         }
-        if (at.left + width > to) {
-          write_border(pixels + bytes(to - from), border_pixel, pixel, at.left + width - to);
-        }
+        write_border(pixels + bytes(to - from), border_pixel, pixel, left + width - to);
       }
     }
   }

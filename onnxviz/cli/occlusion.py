@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from onnxviz.cli.options import JSON, Device, Images, Labels, ModelPath, Out, Preprocess, Quiet, Threads, Timeout
-from onnxviz.cli.single import read_images, run_single
+from onnxviz.cli.single import read_images, run_shown
 
 __all__ = ["occlusion"]
 
@@ -27,6 +28,12 @@ def occlusion(
     baseline: Annotated[
         str, typer.Option(metavar="FILL", help="What the patch holds: mean (of this image), dataset, grey, blur, ...")
     ] = "mean",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD", help="auto computes only what the patch can change, plain everything."
+        ),
+    ] = "auto",
     labels: Labels = None,
     preprocess: Preprocess = None,
     out: Out = None,
@@ -38,16 +45,22 @@ def occlusion(
 ) -> None:
     """Slide a patch over an image and draw the target's score at each position."""
 
-    def method(opened: Any) -> Any:
-        from onnxviz.methods.occlusion import occlusion as compute
+    def compute(opened: Any, show: Callable[[int, int], None]) -> Any:
+        from onnxviz.methods.occlusion import occlusion_steps
 
         images = read_images(image, opened, 0, 0)
         side = max(1, round(min(opened.preprocess.size) / 7)) if window is None else window
         step = max(1, side // 4) if stride is None else stride
         chosen: int | str = int(target) if target.lstrip("-").isdigit() else target
-        return compute(opened, images, target=chosen, window=side, stride=step, baseline=baseline)
+        result = None
+        for part in occlusion_steps(
+            opened, images, target=chosen, window=side, stride=step, baseline=baseline, method=method
+        ):
+            show(part.done, part.total)
+            result = part.result
+        return result
 
-    run_single(
-        "occlusion", method, model=model, out=out, json=json, timeout=timeout, quiet=quiet, preprocess=preprocess,
+    run_shown(
+        "occlusion", compute, model=model, out=out, json=json, timeout=timeout, quiet=quiet, preprocess=preprocess,
         labels=labels, device=device, threads=threads,
     )  # fmt: skip

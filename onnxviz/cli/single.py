@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from onnxviz.inputs.images import ImageSet
     from onnxviz.runtime.model import Model
 
-__all__ = ["read_images", "run_single", "write_numbers"]
+__all__ = ["read_images", "run_shown", "run_single", "write_numbers"]
 
 FORMATS = (".png", ".svg", ".pdf")
 
 
-def run_single(
+def run_single(name: str, method: Callable[[Model], Any], **options: Any) -> None:
+    """Like :func:`run_shown`, for a method that does not say how far it is."""
+    run_shown(name, lambda opened, _: method(opened), **options)
+
+
+def run_shown(
     name: str,
-    method: Callable[[Model], Any],
+    method: Callable[[Model, Callable[[int, int], None]], Any],
     *,
     model: Path,
     out: Path | None,
@@ -38,7 +43,8 @@ def run_single(
     name : str
         The subcommand's name, which also names the picture where ``out`` is None and no numbers are asked for.
     method : callable
-        From the opened model to a result, or to a mapping of names to results, each of which gets a picture.
+        From the opened model, and a function that is told how many parts of how many are done, to a result, or to a
+        mapping of names to results, each of which gets a picture.
     """
     import typer
 
@@ -52,7 +58,7 @@ def run_single(
 
             opened = load(model, timeout=timeout, **{key: value for key, value in opening.items() if value is not None})
             steps(name)
-            result = method(opened)
+            result = method(opened, steps.within)
             steps("writing")
             written = _write(result, place, json)
         if not quiet:
@@ -65,12 +71,18 @@ def run_single(
 
 class _Steps:
     def __init__(self, show: Callable[[str, int, int], None] | None, count: int) -> None:
-        self._show, self._count, self._done = show, count, 0
+        self._show, self._count, self._done, self._what = show, count, 0, ""
 
     def __call__(self, what: str) -> None:
         if self._show is not None:
             self._show(what, self._done, self._count)
+        self._what = what
         self._done += 1
+
+    def within(self, done: int, of: int) -> None:
+        """Move the bar of a terminal; a log gets one line per step, not one per part."""
+        if self._show is not None and sys.stderr.isatty():
+            self._show(self._what, done, of)
 
 
 def read_images(source: Path, model: Model, limit: int, seed: int) -> ImageSet:

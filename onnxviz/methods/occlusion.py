@@ -196,7 +196,7 @@ class _Question:
                 raise InputError(
                     f"no such {name}", where="occlusion", got=repr(given), allowed=", ".join(map(repr, allowed))
                 )
-        if not isinstance(memory, int) or memory < 1:
+        if memory < 1:
             raise InputError("not a number of bytes", where="memory", got=repr(memory), allowed="1 or more")
         preprocess = _image_contract(model)
         self.model, self.method, self.aggregate, self.memory = model, method, aggregate, int(memory)

@@ -219,7 +219,8 @@ def filler(patches: Patches, image: NDArray[Any], fill: NDArray[Any], layout: st
     places = regions if layout == "NCHW" else regions[:, :, np.newaxis]
 
     def of_areas(positions: Indices) -> NDArray[Any]:
-        hidden = places == positions.reshape(-1, *(1,) * image.ndim)
+        # Position -1 is the image as it is, -1 in the map a pixel that is never hidden.
+        hidden = (places == positions.reshape(-1, *(1,) * image.ndim)) & (places >= 0)
         return np.where(hidden, fill, image)
 
     return of_areas

@@ -77,7 +77,8 @@ def _draw_sheet(result: Occlusion, wanted: tuple[Panel, ...], limits: tuple[floa
     below = max(44.0, 17.0 * len(entries) + 4)
     step = _steps_text(result)
     bad = int(result.probability.size - np.isfinite(result.probability).sum())
-    bad_pixels = int(result.importance.size - np.isfinite(result.importance).sum())
+    asked = result.importance if result.regions is None else result.importance[result.regions >= 0]
+    bad_pixels = int(asked.size - np.isfinite(asked).sum())
     sheet = Sheet(
         len(panels) * shown[1] + (len(panels) - 1) * gap,
         20 + shown[0] + 9 + below,
@@ -85,8 +86,10 @@ def _draw_sheet(result: Occlusion, wanted: tuple[Panel, ...], limits: tuple[floa
         subtitle=[result.name, f"clean {result.scale} {numeral(result.clean)}", *step],
         provenance=result.provenance,
         notes=[
-            "A patch slides over the image; each position is drawn where the patch's middle was. Dark: hiding this "
-            "place costs the target its score.",
+            "Each region is hidden in turn. Dark: hiding it costs the target its score."
+            if result.regions is not None
+            else "A patch slides over the image; each position is drawn where the patch's middle was. Dark: hiding "
+            "this place costs the target its score.",
             f"{plural(bad, 'position')} of {result.probability.size:,} not finite, drawn in magenta." if bad else "",
             f"{plural(bad_pixels, 'pixel')} without a finite importance, drawn in magenta." if bad_pixels else "",
         ],
@@ -101,7 +104,7 @@ def _draw_sheet(result: Occlusion, wanted: tuple[Panel, ...], limits: tuple[floa
             worst = _worst_box(result)
             if worst is not None:
                 _outline(sheet, worst, left, scale)
-                said = "outlined: the patch where it hurts most"
+                said = f"outlined: the {'patch' if result.regions is None else 'region'} where it hurts most"
                 sheet.text(left, under, said, size=7.2, color=colors.QUIET, width=shown[1])
         elif (
             panel != "label"
@@ -130,7 +133,7 @@ def _draw_sheet(result: Occlusion, wanted: tuple[Panel, ...], limits: tuple[floa
 def _heading(result: Occlusion, panel: Panel) -> str:
     return {
         "image": "what the network saw",
-        "probability": f"{result.scale} with the patch here",
+        "probability": f"{result.scale} with {'the patch here' if result.regions is None else 'this hidden'}",
         "importance": "importance of each pixel",
         "label": "most likely label",
     }[panel]
@@ -141,8 +144,14 @@ def _steps_text(result: Occlusion) -> list[str]:
     boxes = result.boxes.reshape(-1, 4)
     if not len(boxes):
         return ["no positions"]
-    patch = int((boxes[:, 2] - boxes[:, 0]).max()), int((boxes[:, 3] - boxes[:, 1]).max())
-    pieces = [f"patch {patch[1]}×{patch[0]} px", f"{columns}×{rows} positions"]
+    if result.regions is not None:
+        pieces = [plural(len(boxes), "region")]
+    else:
+        patch = int((boxes[:, 2] - boxes[:, 0]).max()), int((boxes[:, 3] - boxes[:, 1]).max())
+        pieces = [f"patch {patch[1]}×{patch[0]} px", f"{columns}×{rows} positions"]
+    hidden = result.provenance.parameters.get("channels")
+    if hidden is not None:
+        pieces.append("hides " + " and ".join(("red", "green", "blue")[channel] for channel in hidden))
     stride = result.provenance.parameters.get("stride")
     if stride is not None:
         shown = "×".join(str(step) for step in reversed(stride)) if isinstance(stride, list | tuple) else str(stride)
@@ -157,12 +166,15 @@ def _panel(result: Occlusion, panel: Panel, height: int, width: int, limits: tup
     if panel == "image":
         return photo
     if panel == "importance":
-        return _overlay(photo, result.importance)
+        return _cover(_overlay(photo, result.importance), result.regions, _faint(photo))
     if panel == "probability":
         painted = colors.colorize(result.probability, "fire", *(limits or colors.finite_range(result.probability)))
     else:
         assert result.label is not None
         painted = _paint_labels(result.label, _label_colors(result))
+    if result.regions is not None:
+        numbers = _drawn(result.regions, height, width)
+        return _cover(painted[np.maximum(numbers, 0), 0], result.regions, _faint(photo))
     return _place(painted, result.boxes, _faint(photo), result.image.shape[0], result.image.shape[1])
 
 
@@ -170,6 +182,20 @@ def _faint(photo: Pixels) -> Pixels:
     """The photo as a pale grey ground, so that its frame shows where no position was."""
     grey = photo.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     return np.repeat(np.rint(200 + grey[..., None] * 0.2).astype(np.uint8), 3, axis=2)
+
+
+def _cover(painted: Pixels, regions: NDArray[np.int64] | None, ground: Pixels) -> Pixels:
+    """What was painted, and the ground where no region lies."""
+    if regions is None:
+        return painted
+    return np.where(_drawn(regions, *ground.shape[:2])[..., np.newaxis] >= 0, painted, ground)
+
+
+def _drawn(regions: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
+    """(height, width) number of the region at each drawn pixel."""
+    down = np.arange(height) * regions.shape[0] // height
+    across = np.arange(width) * regions.shape[1] // width
+    return np.asarray(regions[np.ix_(down, across)])
 
 
 def _place(painted: Pixels, boxes: NDArray[np.int64], ground: Pixels, rows: int, columns: int) -> Pixels:

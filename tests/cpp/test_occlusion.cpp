@@ -1,5 +1,7 @@
 #include "onnxviz/occlusion.h"
 
+#include <algorithm>
+#include <limits>
 #include <random>
 #include <stdexcept>
 #include <vector>
@@ -88,6 +90,253 @@ void boxes_outside_are_refused_before_anything_is_written() {
   }
 }
 
+// All that overlay_windows reads, and where the windows that it writes belong.
+struct Overlay {
+  ImageLayout map;
+  std::int64_t source_height, source_width;
+  std::int64_t height, width;
+  bool shared_source;
+  std::vector<Placement> placements;
+  Bytes original, source, border;
+
+  ImageLayout source_layout() const { return {map.planes, source_height, source_width, map.pixel_bytes}; }
+  ImageLayout window_layout() const { return {map.planes, height, width, map.pixel_bytes}; }
+
+  void write(const unsigned char* border_pixel, unsigned char* windows) const {
+    overlay_windows(original.data(), map, source.data(), source_height, source_width,
+                    shared_source ? 0 : source_layout().bytes(), placements.data(),
+                    static_cast<std::int64_t>(placements.size()), height, width, border_pixel, windows);
+  }
+};
+
+bool is_in(const Box& box, std::int64_t row, std::int64_t column) {
+  return box.top <= row && row < box.bottom && box.left <= column && column < box.right;
+}
+
+// Pixel by pixel, from the definition.
+Bytes expected_windows(const Overlay& overlay) {
+  const ImageLayout& map = overlay.map;
+  const auto pixel_of = [&](const Bytes& bytes, std::int64_t pixel) { return bytes.data() + pixel * map.pixel_bytes; };
+  Bytes windows;
+  for (std::size_t i = 0; i < overlay.placements.size(); ++i) {
+    const Placement& at = overlay.placements[i];
+    const std::int64_t slot = overlay.shared_source ? 0 : static_cast<std::int64_t>(i);
+    for (std::int64_t plane = 0; plane < map.planes; ++plane) {
+      for (std::int64_t row = at.top; row < at.top + overlay.height; ++row) {
+        for (std::int64_t column = at.left; column < at.left + overlay.width; ++column) {
+          const unsigned char* pixel = pixel_of(overlay.border, 0);
+          if (is_in({0, 0, map.height, map.width}, row, column)) {
+            pixel = pixel_of(overlay.original, (plane * map.height + row) * map.width + column);
+            if (is_in(at.fresh, row, column)) {
+              const std::int64_t source_row = (slot * map.planes + plane) * overlay.source_height + row - at.source_top;
+              pixel = pixel_of(overlay.source, source_row * overlay.source_width + column - at.source_left);
+            }
+          }
+          windows.insert(windows.end(), pixel, pixel + map.pixel_bytes);
+        }
+      }
+    }
+  }
+  return windows;
+}
+
+// Writes the windows between guards, and says whether they are as expected and the guards as they were.
+bool writes_expected(const Overlay& overlay, bool with_border) {
+  constexpr std::ptrdiff_t guard = 67;
+  const Bytes wanted = expected_windows(overlay);
+  Bytes written = random_bytes(wanted.size() + 2 * guard, 6);
+  Bytes all = written;
+  std::copy(wanted.begin(), wanted.end(), all.begin() + guard);
+  overlay.write(with_border ? overlay.border.data() : nullptr, written.data() + guard);
+  return written == all;
+}
+
+std::int64_t between(std::mt19937& random, std::int64_t low, std::int64_t high) {
+  return low + static_cast<std::int64_t>(random()) % (high - low + 1);
+}
+
+// A source that may stick out of the map, and in what both have in common a box, in every fourth case an empty one.
+Placement random_placement(const Overlay& overlay, bool inside, std::mt19937& random) {
+  const ImageLayout& map = overlay.map;
+  Placement at{};
+  const std::int64_t beyond = inside ? 0 : 2;
+  const std::int64_t top = inside ? 0 : -overlay.height, left = inside ? 0 : -overlay.width;
+  at.top = between(random, top - beyond, map.height - (inside ? overlay.height : 0) + beyond);
+  at.left = between(random, left - beyond, map.width - (inside ? overlay.width : 0) + beyond);
+  at.source_top = between(random, 1 - overlay.source_height, map.height - 1);
+  at.source_left = between(random, 1 - overlay.source_width, map.width - 1);
+  const Box common{std::max<std::int64_t>(0, at.source_top), std::max<std::int64_t>(0, at.source_left),
+                   std::min(map.height, at.source_top + overlay.source_height),
+                   std::min(map.width, at.source_left + overlay.source_width)};
+  at.fresh.top = between(random, common.top, common.bottom - 1);
+  at.fresh.left = between(random, common.left, common.right - 1);
+  at.fresh.bottom = between(random, at.fresh.top + 1, common.bottom);
+  at.fresh.right = between(random, at.fresh.left + 1, common.right);
+  switch (random() % 12) {
+    case 0:
+      at.fresh.bottom = at.fresh.top;
+      break;
+    case 1:
+      at.fresh.right = at.fresh.left - 1;
+      break;
+    case 2:  // empty, far from everything
+      at.fresh = {1000, -1000, 1000, 1000};
+      break;
+    case 3:
+      at.fresh = common;
+      break;
+    default:
+      break;
+  }
+  return at;
+}
+
+Overlay random_overlay(const ImageLayout& map, bool inside, std::mt19937& random) {
+  Overlay overlay{map, between(random, 1, map.height + 3), between(random, 1, map.width + 3),
+                  between(random, 1, map.height + (inside ? 0 : 3)), between(random, 1, map.width + (inside ? 0 : 3)),
+                  random() % 2 == 0, {}, random_bytes(map.bytes(), 1), {}, {}};
+  const auto count = static_cast<std::size_t>(between(random, 0, 5));
+  for (std::size_t i = 0; i < count; ++i) overlay.placements.push_back(random_placement(overlay, inside, random));
+  overlay.source = random_bytes(overlay.source_layout().bytes() * (overlay.shared_source ? 1 : count), 2);
+  overlay.border = random_bytes(static_cast<std::size_t>(map.pixel_bytes), 3);
+  return overlay;
+}
+
+// What a sweep has come across, so that it cannot miss a case unnoticed.
+struct Seen {
+  int window_inside = 0, window_partly = 0, window_outside = 0;
+  int fresh_empty = 0, fresh_inside = 0, fresh_sticks_out = 0, fresh_elsewhere = 0;
+  int shared = 0, own = 0;
+
+  void add(const Overlay& overlay) {
+    for (const Placement& at : overlay.placements) {
+      const Box window{at.top, at.left, at.top + overlay.height, at.left + overlay.width};
+      const auto apart = [](const Box& a, const Box& b) {
+        return a.bottom <= b.top || b.bottom <= a.top || a.right <= b.left || b.right <= a.left;
+      };
+      const auto within = [](const Box& a, const Box& b) {
+        return b.top <= a.top && b.left <= a.left && a.bottom <= b.bottom && a.right <= b.right;
+      };
+      const Box map{0, 0, overlay.map.height, overlay.map.width};
+      ++(within(window, map) ? window_inside : apart(window, map) ? window_outside : window_partly);
+      const bool empty = at.fresh.bottom <= at.fresh.top || at.fresh.right <= at.fresh.left;
+      ++(empty                      ? fresh_empty
+         : within(at.fresh, window) ? fresh_inside
+         : apart(at.fresh, window)  ? fresh_elsewhere
+                                    : fresh_sticks_out);
+      ++(overlay.shared_source ? shared : own);
+    }
+  }
+};
+
+void windows_are_crops_with_fresh_pixels() {
+  std::mt19937 random(7);
+  Seen seen;
+  for (const std::int64_t planes : {1, 2, 5}) {
+    for (const std::int64_t pixel_bytes : {1, 2, 4, 12, 64}) {
+      for (int i = 0; i < 120; ++i) {
+        const bool inside = i % 3 == 0;
+        const ImageLayout map{planes, between(random, 1, 9), between(random, 1, 9), pixel_bytes};
+        const Overlay overlay = random_overlay(map, inside, random);
+        const std::string which = "planes " + std::to_string(planes) + ", pixel_bytes " + std::to_string(pixel_bytes) +
+                                  ", case " + std::to_string(i);
+        CHECK_FOR(writes_expected(overlay, true), which);
+        if (inside) CHECK_FOR(writes_expected(overlay, false), which);
+        seen.add(overlay);
+      }
+    }
+  }
+  for (const int times : {seen.window_inside, seen.window_partly, seen.window_outside, seen.fresh_empty,
+                          seen.fresh_inside, seen.fresh_sticks_out, seen.fresh_elsewhere, seen.shared, seen.own}) {
+    CHECK_FOR(times > 100, std::to_string(times));
+  }
+}
+
+// 2 planes of 5 x 6 pixels, sources of 3 x 4, windows of 2 x 3.
+Overlay small_overlay(const Placement& second) {
+  Overlay overlay{{2, 5, 6, 2}, 3, 4, 2, 3, false, {{1, 1, 1, 1, {1, 1, 4, 5}}, second}, {}, {}, {}};
+  overlay.original = random_bytes(overlay.map.bytes(), 1);
+  overlay.source = random_bytes(2 * overlay.source_layout().bytes(), 2);
+  overlay.border = random_bytes(2, 3);
+  return overlay;
+}
+
+constexpr std::int64_t lowest = std::numeric_limits<std::int64_t>::min();
+constexpr std::int64_t highest = std::numeric_limits<std::int64_t>::max();
+
+void windows_may_lie_as_far_away_as_a_number_goes() {
+  for (const std::int64_t distant : {lowest, lowest + 1, lowest / 2, highest / 2, highest}) {
+    for (const bool down : {false, true}) {
+      for (const std::int64_t other : {std::int64_t{1}, distant}) {
+        const Placement at{down ? distant : other, down ? other : distant, 1, 1, {1, 1, 4, 5}};
+        const Overlay overlay = small_overlay(at);
+        Overlay bounded = overlay;
+        bounded.placements[1].top = std::min<std::int64_t>(std::max<std::int64_t>(at.top, -100), 100);
+        bounded.placements[1].left = std::min<std::int64_t>(std::max<std::int64_t>(at.left, -100), 100);
+        const Bytes wanted = expected_windows(bounded);
+        Bytes written(wanted.size());
+        overlay.write(overlay.border.data(), written.data());
+        CHECK_FOR(written == wanted, std::to_string(at.top) + ", " + std::to_string(at.left));
+      }
+    }
+  }
+}
+
+void fresh_parts_outside_map_or_source_are_refused() {
+  const std::vector<Placement> wrong{
+      // The source is rows 1 to 3, columns 1 to 4: one pixel past each of its sides.
+      {0, 0, 1, 1, {0, 1, 4, 5}},
+      {0, 0, 1, 1, {1, 0, 4, 5}},
+      {0, 0, 1, 1, {1, 1, 5, 5}},
+      {0, 0, 1, 1, {1, 1, 4, 6}},
+      // The source sticks out of the map on each side, and so does what shall be taken from it.
+      {0, 0, -1, 1, {-1, 1, 2, 5}},
+      {0, 0, 1, -1, {1, -1, 4, 3}},
+      {0, 0, 3, 1, {3, 1, 6, 5}},
+      {0, 0, 1, 3, {1, 3, 4, 7}},
+      // So far away that a sum overflows.
+      {0, 0, highest, 1, {1, 1, 4, 5}},
+      {0, 0, highest - 1, 1, {highest - 1, 1, highest, 5}},
+      {0, 0, 1, highest, {1, 1, 4, 5}},
+      {0, 0, lowest, 1, {lowest, 1, lowest + 1, 5}},
+      {0, 0, 1, lowest, {1, 1, 4, 5}},
+      {0, 0, lowest, lowest, {1, 1, 4, 5}},
+      {0, 0, 1, 1, {lowest, lowest, highest, highest}},
+  };
+  for (const Placement& at : wrong) {
+    const Overlay overlay = small_overlay(at);
+    Bytes windows(2 * overlay.window_layout().bytes(), 0xEE);
+    const Bytes before = windows;
+    const std::string message =
+        message_of<std::invalid_argument>([&] { overlay.write(overlay.border.data(), windows.data()); });
+    CHECK_FOR(contains(message, "fresh part of position 1 is not inside"), message);
+    CHECK(windows == before);
+  }
+  // An empty one takes nothing: it may lie anywhere.
+  for (const Box& empty :
+       {Box{0, 0, 0, 0}, Box{-5, 2, -5, 3}, Box{highest, highest, lowest, lowest}, Box{2, 9, 4, 1}}) {
+    CHECK(writes_expected(small_overlay({0, 0, 90, -90, empty}), false));
+  }
+}
+
+void windows_past_the_map_are_refused_without_a_border() {
+  const Box none{0, 0, 0, 0};
+  for (const Placement& at : {Placement{-1, 0, 0, 0, none}, Placement{0, -1, 0, 0, none}, Placement{4, 0, 0, 0, none},
+                              Placement{0, 4, 0, 0, none}, Placement{-9, 0, 0, 0, none}, Placement{0, 99, 0, 0, none},
+                              Placement{highest, 0, 0, 0, none}, Placement{0, highest, 0, 0, none},
+                              Placement{lowest, 0, 0, 0, none}, Placement{0, lowest, 0, 0, none}}) {
+    const Overlay overlay = small_overlay(at);
+    Bytes windows(2 * overlay.window_layout().bytes(), 0xEE);
+    const Bytes before = windows;
+    const std::string message = message_of<std::invalid_argument>([&] { overlay.write(nullptr, windows.data()); });
+    CHECK_FOR(contains(message, "window of position 1 reaches past the map"), message);
+    CHECK(windows == before);
+  }
+  for (const Placement& at : {Placement{0, 0, 0, 0, none}, Placement{3, 3, 0, 0, none}}) {
+    CHECK(writes_expected(small_overlay(at), false));
+  }
+}
+
 void values_add_up_over_the_boxes() {
   const ImageLayout layout{1, 6, 7, 1};
   const auto boxes = random_boxes(layout, 30, 5);
@@ -119,6 +368,10 @@ int main() {
   return onnxviz::test::run([] {
     copies_differ_in_their_boxes_only();
     boxes_outside_are_refused_before_anything_is_written();
+    windows_are_crops_with_fresh_pixels();
+    windows_may_lie_as_far_away_as_a_number_goes();
+    fresh_parts_outside_map_or_source_are_refused();
+    windows_past_the_map_are_refused_without_a_border();
     values_add_up_over_the_boxes();
   });
 }
