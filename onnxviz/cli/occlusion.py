@@ -30,9 +30,7 @@ def occlusion(
     ] = "mean",
     method: Annotated[
         str,
-        typer.Option(
-            metavar="METHOD", help="auto computes only what the patch can change, plain everything."
-        ),
+        typer.Option(metavar="METHOD", help="auto computes only what the patch can change, plain everything."),
     ] = "auto",
     labels: Labels = None,
     preprocess: Preprocess = None,

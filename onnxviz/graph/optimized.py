@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 __all__ = [
-    "WEIGHTS_FILE",
     "ModelProto",
     "blocked_probe",
-    "detached_weights",
     "expose_every_value",
     "fix_input_shape",
     "read_graph",
 ]
-
-
-WEIGHTS_FILE = "optimized.bin"
-"""Where an optimised graph says that its large weights are."""
 
 
 def fix_input_shape(model: ModelProto, source: str, shape: Sequence[int]) -> None:
@@ -36,17 +29,6 @@ def fix_input_shape(model: ModelProto, source: str, shape: Sequence[int]) -> Non
 def read_graph(path: Path) -> ModelProto:
     """Read the graph; weights that lie in the file beside it are left there."""
     return onnx.load(path, load_external_data=False)
-
-
-def detached_weights(proto: ModelProto) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
-    """Dtype, shape and offset in their file of the weights that lie outside the graph."""
-    found = {}
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            place = {entry.key: entry.value for entry in tensor.external_data}
-            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-            found[tensor.name] = (dtype, tuple(tensor.dims), int(place.get("offset", 0)))
-    return found
 
 
 def expose_every_value(proto: ModelProto) -> ModelProto:

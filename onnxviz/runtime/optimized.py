@@ -13,27 +13,19 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxviz.errors import ModelError
+from onnxviz.graph.detached import LARGE, WEIGHTS_FILE, StoredWeight, detach_weights, stored_weights
 from onnxviz.graph.incremental.facts import GraphFacts
 from onnxviz.graph.incremental.shuffles import gather_shuffled_channels
-from onnxviz.graph.optimized import (
-    WEIGHTS_FILE,
-    ModelProto,
-    blocked_probe,
-    detached_weights,
-    expose_every_value,
-    fix_input_shape,
-    read_graph,
-)
+from onnxviz.graph.optimized import ModelProto, blocked_probe, expose_every_value, fix_input_shape, read_graph
 from onnxviz.runtime.bound_batch import aligned_empty
 from onnxviz.runtime.devices import CPU_PROVIDER, Device
-from onnxviz.runtime.sessions import Watch, open_session
+from onnxviz.runtime.sessions import Watch, open_session, ort_values
 
 __all__ = ["OptimizedGraph", "optimize_graph"]
 
 Weights = Mapping[str, onnxruntime.OrtValue]
 
 _SILENT = 4
-_LARGE = 1024  # bytes from which a weight is handed over instead of being written into every graph
 
 
 class OptimizedGraph:
@@ -89,14 +81,11 @@ def optimize_graph(
     with tempfile.TemporaryDirectory(prefix="onnxviz-") as folder:
         path = Path(folder) / "optimized.onnx"
         _write_optimized(
-            graph.SerializeToString(), path, where=where, data_directory=data_directory,
+            graph, path, where=where, data_directory=data_directory,
             everything=not portable,
         )  # fmt: skip
         proto = read_graph(path)
-        weights = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(array)
-            for name, array in _read_weights(detached_weights(proto), path.with_name(WEIGHTS_FILE)).items()
-        }
+        weights = ort_values(_read_weights(stored_weights(proto), path.with_name(WEIGHTS_FILE)))
     every = expose_every_value(proto)
     names = [value.name for value in every.graph.output]
     session = open_session(
@@ -124,7 +113,7 @@ _CPU = Device("cpu", CPU_PROVIDER, {}, "graphs are optimised and measured there"
 
 
 def _write_optimized(
-    serialized: bytes, path: Path, *, where: str, data_directory: str | None, everything: bool
+    graph: ModelProto, path: Path, *, where: str, data_directory: str | None, everything: bool
 ) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
@@ -133,7 +122,7 @@ def _write_optimized(
     options.optimized_model_filepath = str(path)
     entries = {
         "session.optimized_model_external_initializers_file_name": WEIGHTS_FILE,
-        "session.optimized_model_external_initializers_min_size_in_bytes": str(_LARGE),
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(LARGE),
         # The session is never run.
         "session.disable_prepacking": "1",
     }
@@ -141,8 +130,11 @@ def _write_optimized(
         entries["session.model_external_initializers_file_folder_path"] = data_directory
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
+    weights = ort_values(detach_weights(graph))
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     try:
-        onnxruntime.InferenceSession(serialized, options, providers=[CPU_PROVIDER])
+        onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=[CPU_PROVIDER])
     except Exception as error:
         # Whatever onnxruntime cannot write down, it can still run: the caller then takes the plain way.
         raise ModelError("onnxruntime does not give its optimised graph back", where=where, got=str(error)) from error
@@ -150,16 +142,14 @@ def _write_optimized(
         raise ModelError("onnxruntime does not give its optimised graph back", where=where)
 
 
-def _read_weights(
-    stored: Mapping[str, tuple[np.dtype[Any], tuple[int, ...], int]], file: Path
-) -> dict[str, NDArray[Any]]:
+def _read_weights(stored: Mapping[str, StoredWeight], file: Path) -> dict[str, NDArray[Any]]:
     weights: dict[str, NDArray[Any]] = {}
     if not stored:
         return weights
     with file.open("rb") as stream:
-        for name, (dtype, shape, offset) in stored.items():
-            array = aligned_empty(shape, dtype)
-            stream.seek(offset)
+        for name, weight in stored.items():
+            array = aligned_empty(weight.shape, weight.dtype)
+            stream.seek(weight.offset)
             if stream.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
                 raise ModelError("onnxruntime's optimised graph lacks weights", where=name)
             weights[name] = array
@@ -175,16 +165,16 @@ def blocked_channels() -> int:
     proto = blocked_probe()
     with tempfile.TemporaryDirectory(prefix="onnxviz-") as folder:
         path = Path(folder) / "probe.onnx"
-        _write_optimized(proto.SerializeToString(), path, where="a probe", data_directory=None, everything=True)
+        _write_optimized(proto, path, where="a probe", data_directory=None, everything=True)
         optimized = read_graph(path)
         blocked = next((node for node in optimized.graph.node if node.domain == "com.microsoft.nchwc"), None)
         if blocked is None:
             return 0
-        weights = _read_weights(detached_weights(optimized), path.with_name(WEIGHTS_FILE))
+        weights = _read_weights(stored_weights(optimized), path.with_name(WEIGHTS_FILE))
         every = expose_every_value(optimized)
         session = open_session(
             every.SerializeToString(), where="a probe", device=_CPU, threads=1, data_directory=None, optimize=False,
-            weights={name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()},
+            weights=ort_values(weights),
         )  # fmt: skip
         with Watch(None) as watch:
             (found,) = session.run_watched([blocked.output[0]], {"image": np.zeros((1, 8, 6, 6), np.float32)}, watch)

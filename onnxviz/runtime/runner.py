@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import LimitError, ModelError
 from onnxviz.graph.batch import make_batch_dynamic, static_batch
+from onnxviz.graph.detached import detach_weights
 from onnxviz.graph.loading import LoadedModel, verify_external_data
 from onnxviz.graph.taps import expose
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.incremental_plans import IncrementalPlans, PlannedPatch
 from onnxviz.runtime.probing import relative_difference
-from onnxviz.runtime.sessions import OutOfMemory, Session, open_session
+from onnxviz.runtime.sessions import OutOfMemory, Session, open_session, ort_values
 
 __all__ = ["Runner"]
 
@@ -236,13 +237,16 @@ class Runner:
 
     def _open(self, names: tuple[str, ...], graph: Any, *, optimize: bool = True) -> Session:
         directory = self._loaded.data_directory
+        tapped = expose(graph, names)
+        weights = ort_values(detach_weights(tapped))
         session = open_session(
-            expose(graph, names).SerializeToString(),
+            tapped.SerializeToString(),
             where=self._loaded.path.name,
             device=self._device,
             threads=self._threads,
             data_directory=str(directory) if directory else None,
             optimize=optimize,
+            weights=weights,
         )
         if directory:
             # Compared after onnxruntime has read it, so that a file swapped between check and use is noticed.

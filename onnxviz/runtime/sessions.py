@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 import onnxruntime
 
 from onnxviz.errors import DeviceError, LimitError, ModelError, OnnxvizError, UnsupportedOperatorError
-from onnxviz.graph.optimized import WEIGHTS_FILE
+from onnxviz.graph.detached import WEIGHTS_FILE
 from onnxviz.runtime.devices import CPU_PROVIDER, Device
 
-__all__ = ["OutOfMemory", "Session", "Watch", "open_session"]
+__all__ = ["OutOfMemory", "Session", "Watch", "open_session", "ort_values"]
 
 _SILENT = 4  # onnxruntime's own log would repeat on stderr what the exception already says.
 
@@ -98,9 +99,10 @@ def open_session(
         False keeps every value exactly as the file states it.
     weights : mapping of name to OrtValue, optional
         Numbers of the initializers that the bytes call external, in the file ``WEIGHTS_FILE``. Without ``optimize``
-        they are used where they are, not copied, so that several sessions may share them.
+        (and other external data) they are used where they are, not copied, so that several sessions may share them.
     alone : bool
-        False for a session that runs beside others: its threads then sleep instead of spinning while they wait.
+        False for a session that runs beside others: its threads then sleep instead of spinning while they wait, and it
+        takes its memory from where the others do.
 
     Raises
     ------
@@ -117,15 +119,20 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if data_directory is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", data_directory)
-    if weights and optimize:
+    in_place = weights if weights and not optimize and data_directory is None else {}
+    if weights and not in_place:
         # The optimisers want to read the numbers, which only this call shows them.
         options.add_external_initializers(list(weights), list(weights.values()))
     if not alone:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Sizes change from run to run, so a plan of memory made for one of them is only in the way.
+        options.enable_mem_pattern = False
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     providers: list[Any] = [CPU_PROVIDER]
     if device.provider != CPU_PROVIDER:
         providers.insert(0, (device.provider, device.provider_options))
-    with _Translated(where, None), _described_weights(options, {} if optimize else weights or {}):
+    with _Translated(where, None), _described_weights(options, in_place):
         session = onnxruntime.InferenceSession(serialized, options, providers=providers)
     got = session.get_providers()[0]
     if got != device.provider:
@@ -137,7 +144,7 @@ def open_session(
             next_step="Check driver, CUDA and cuDNN (`pip install 'onnxviz[cuda]'`), or pass device='cpu'",
         )
     kept = Session(session, where)
-    kept.weights = dict(weights or {})
+    kept.weights = dict(in_place)
     return kept
 
 
@@ -158,6 +165,11 @@ def _described_weights(
         (Path(folder) / WEIGHTS_FILE).touch()
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         yield
+
+
+def ort_values(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, onnxruntime.OrtValue]:
+    """Arrays as onnxruntime takes them; nothing is copied."""
+    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
 
 class Watch:
@@ -227,3 +239,17 @@ def first_sentence(message: str) -> str:
     text = " ".join(message.split())
     head, marker, tail = text.partition("Status Message: ")
     return (tail if marker else head)[:400].rstrip(". ")
+
+
+@cache
+def _share_memory() -> None:
+    """Make one arena for all sessions that run beside others: each with its own would hold what others could use."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    grow_by_doubling, as_onnxruntime_likes = 0, -1
+    # Refused where the program around us has made one already: that one then serves.
+    with suppress(Exception):
+        onnxruntime.create_and_register_allocator(
+            memory, onnxruntime.OrtArenaCfg(0, grow_by_doubling, as_onnxruntime_likes, as_onnxruntime_likes)
+        )

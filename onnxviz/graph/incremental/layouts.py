@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from onnxviz.graph.regions.node import Shape
 
@@ -50,17 +51,17 @@ class MapGeometry:
     block: int
     """Channels that lie side by side in the blocked layout."""
 
-    @property
+    @cached_property
     def pixel_bytes(self) -> int:
         """Bytes that lie side by side for one place of the map."""
         return {Layout.PLANAR: 1, Layout.LAST: self.channels, Layout.BLOCKED: self.block}[self.layout] * self.itemsize
 
-    @property
+    @cached_property
     def planes(self) -> int:
         """Maps of such pixels."""
         return self.channels * self.itemsize // self.pixel_bytes
 
-    @property
+    @cached_property
     def core_layout(self) -> tuple[int, int, int, int]:
         """Planes, rows, columns, bytes of a pixel."""
         return self.planes, self.rows, self.columns, self.pixel_bytes

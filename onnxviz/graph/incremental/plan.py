@@ -22,7 +22,7 @@ __all__ = ["Plan", "make_plan"]
 _LEAST_GAIN = 1.1
 """Below this predicted gain the plain way is taken: what is predicted is not known any better."""
 
-_THRESHOLDS = (0.7, 0.85, 0.97)
+_THRESHOLDS = (0.85, 0.97)
 """Mean shares of a map from which on it may be computed whole; the cheapest plan is kept."""
 
 _MOST_POSITIONS = 8
