@@ -1,7 +1,7 @@
 """Whole occlusion maps: ours beside the best-tuned loop of whole runs and beside Captum; every answer is compared.
 
-``--benchmark-enable -s`` times eight networks and prints a table each (some twenty minutes on two cores); without it one
-small map is made as a test. Figures and what they mean: ``docs/decisions/0004-exact-incremental-occlusion.md``.
+``--benchmark-enable -s`` times eight networks and prints a table each (some twenty minutes on two cores); without it
+small maps are made as a test. Figures and what they mean: ``docs/decisions/0004-exact-incremental-occlusion.md``.
 """
 
 from __future__ import annotations
@@ -121,11 +121,12 @@ class PlainLoop:
         """Choose workers and batch by CPU seconds on a few positions."""
         some = boxes[np.linspace(0, len(boxes) - 1, min(TUNED_ON, len(boxes))).astype(np.int64)]
         found = {}
-        for self.workers, self.batch in itertools.product({1, self.cores}, (1, 2, 4, 8, 16, 32, 64)):
+        for workers, batch in itertools.product({1, self.cores}, (1, 2, 4, 8, 16, 32, 64)):
+            self.workers, self.batch = workers, batch
             # A batch beyond the sample is judged by a whole batch of repeated positions.
             sample = np.resize(some, (max(len(some), self.batch * self.workers), 4))
             self.run(sample[: self.batch * self.workers])
-            found[self.workers, self.batch] = timed(lambda sample=sample: self.run(sample))[1].cpu / len(sample)
+            found[workers, batch] = timed(lambda sample=sample: self.run(sample))[1].cpu / len(sample)
         self.workers, self.batch = min(found, key=lambda key: found[key])
         return f"{self.workers} × {self.cores // self.workers} threads, batch {self.batch}"
 
@@ -148,6 +149,7 @@ class Captum:
         self.per_call = 1
 
     def run(self, window: int, stride: int) -> NDArray[Any]:
+        """Importance of each pixel."""
         return np.asarray(
             self.occlusion.attribute(
                 self.image, target=TARGET, sliding_window_shapes=(3, window, window), strides=(3, stride, stride),
@@ -156,10 +158,12 @@ class Captum:
         )  # fmt: skip
 
     def tune(self) -> str:
+        """Choose the number of perturbations by CPU seconds on a coarse grid."""
         found = {}
-        for self.per_call in (1, 4, 8, 16, 32):
+        for per_call in (1, 4, 8, 16, 32):
+            self.per_call = per_call
             self.run(32, 96)
-            found[self.per_call] = timed(lambda: self.run(32, 64))[1].cpu
+            found[per_call] = timed(lambda: self.run(32, 64))[1].cpu
         self.per_call = min(found, key=lambda key: found[key])
         return f"{self.per_call} per call"
 
@@ -174,11 +178,13 @@ class Setting:
     plain: PlainLoop
 
     def ours(self, window: int, stride: int) -> Occlusion:
+        """The whole map, image file and all."""
         return ov.occlusion(
             self.model, PHOTO, target=(self.output, TARGET), window=window, stride=stride, baseline="dataset"
         )
 
     def theirs(self, window: int, stride: int) -> NDArray[Any]:
+        """The scores at the same positions."""
         boxes = grid_patches((224, 224), (window, window), (stride, stride), "clip").flat
         return self.plain.run(boxes)[:, TARGET]
 

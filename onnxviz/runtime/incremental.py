@@ -30,6 +30,10 @@ Indices = NDArray[np.int64]
 Fills = Callable[[Indices], NDArray[Any]]
 
 
+_CLEAN = -1
+"""Position, and group, of the image without a patch."""
+
+
 @dataclass(frozen=True)
 class _Run:
     """Positions of one group that share the runs before the tail."""
@@ -100,16 +104,10 @@ class IncrementalRunner:
             found |= zip(names, self._originals.run_watched(names, found, watch), strict=True)
         return found
 
-    def clean(self, originals: Arrays, watch: Watch) -> Arrays:
-        """The wanted values without a patch."""
-        tail = self._stages.tail
-        maps = {overlay.name: originals[overlay.source] for overlay in tail.overlays}
-        return self._finish(maps, 1, watch)
-
     def positions(
         self, originals: Arrays, fills: Fills, passes: Sequence[Indices], watch: Watch
     ) -> Iterator[tuple[Indices, Arrays]]:
-        """Compute the wanted values with the patch at each position.
+        """Compute the wanted values with the patch at each position, and without it as position -1.
 
         Parameters
         ----------
@@ -124,9 +122,11 @@ class IncrementalRunner:
         Yields
         ------
         (positions, {value: array})
-            Always in the same order, whatever the number of workers and however fast they are.
+            Always in the same order, whatever the number of workers and however fast they are; -1 comes first.
         """
         units = [unit for positions in passes for unit in self._units(positions)]
+        # A run of the tail may have to read hundreds of megabytes of weights: not for one position.
+        units[:1] = [[_Run(_CLEAN, np.array([_CLEAN])), *(units[0] if units else [])]]
         with ThreadPoolExecutor(self._workers, thread_name_prefix="onnxviz-occlusion") as pool:
             waiting: deque[Future[tuple[Indices, Arrays]]] = deque()
             stop = threading.Event()
@@ -184,9 +184,12 @@ class IncrementalRunner:
             if stop.is_set():
                 break
             rows = slice(done, done + len(run.positions))
-            self._before_tail(
-                run, originals, fills, {name: array[rows] for name, array in maps.items()}, buffers, watch
-            )
+            part = {name: array[rows] for name, array in maps.items()}
+            if run.group == _CLEAN:
+                for overlay in self._stages.tail.overlays:
+                    part[overlay.name][:] = originals[overlay.source]
+            else:
+                self._before_tail(run, originals, fills, part, buffers, watch)
             done = rows.stop
         found = {name: np.array(array) for name, array in self._finish(maps, len(positions), watch).items()}
         self._spare.put(buffers)
