@@ -162,8 +162,8 @@ class Captum:
         found = {}
         for per_call in (1, 4, 8, 16, 32):
             self.per_call = per_call
-            self.run(32, 96)
-            found[per_call] = timed(lambda: self.run(32, 64))[1].cpu
+            self.run(112, 112)
+            found[per_call] = timed(lambda: self.run(64, 32))[1].cpu
         self.per_call = min(found, key=lambda key: found[key])
         return f"{self.per_call} per call"
 

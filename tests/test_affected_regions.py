@@ -10,7 +10,13 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from graphs import build
+from incremental_runs import CPU, Case
+from onnxviz.graph.incremental.layouts import Layout
+from onnxviz.graph.optimized import expose_every_value
 from onnxviz.graph.regions import Boxes, Propagation, receptive_field
+from onnxviz.methods.patches import region_patches
+from onnxviz.runtime.sessions import open_session
 from random_graphs import Builder, random_graphs
 from region_probes import Probe, input_shape, load_light, real_input, shapes_of
 
@@ -163,3 +169,69 @@ def test_affected_regions_of_an_architecture(name: str, conv: int) -> None:
     for value in (convolutions[2], convolutions[conv // 2], convolutions[conv]):
         first, end = changed_hull(Probe(model, value, image, 2).changed(inside))
         assert (first, end) == (regions[value].first[0].tolist(), regions[value].end[0].tolist())
+
+
+def blocked_graph() -> onnx.ModelProto:
+    """What onnxruntime turns into its blocked layout, without operators that hide a change from four random draws."""
+    random = np.random.default_rng(0)
+    node = helper.make_node
+    weights: dict[str, np.ndarray] = {}
+
+    def conv(name: str, source: str, *shape: int, **attributes: object) -> onnx.NodeProto:
+        weights[f"{name} w"] = random.normal(size=shape).astype(np.float32)
+        return node("Conv", [source, f"{name} w"], [name], **attributes)
+
+    nodes = [
+        conv("a", "x", 32, 3, 3, 3, pads=[1, 0, 1, 0], strides=[2, 1]), node("LeakyRelu", ["a"], ["a r"], alpha=0.5),
+        conv("b", "a r", 32, 1, 5, 3, pads=[2, 1, 2, 1], group=32), conv("c", "b", 32, 32, 1, 1),
+        node("Add", ["c", "a r"], ["d"]), node("AveragePool", ["d"], ["e"], kernel_shape=[3, 2], strides=[2, 2]),
+        conv("f", "e", 32, 32, 1, 1), conv("g", "e", 32, 32, 3, 3, pads=[1, 1, 1, 1]),
+        node("Concat", ["f", "g"], ["h"], axis=1), node("Transpose", ["h"], ["i"], perm=[0, 2, 3, 1]),
+    ]  # fmt: skip
+    return build(
+        nodes, inputs={"x": ("float", ["n", 3, 41, 36])}, outputs={"i": ("float", ["n", 10, 17, 64])}, weights=weights
+    )
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (20, 11, 23, 12), (40, 35, 41, 36), (7, 0, 30, 36)])
+def test_regions_in_the_blocked_layout(box: tuple[int, int, int, int]) -> None:
+    """The graph that onnxruntime runs, not the one in the file: nothing outside changes, and the hull is the region."""
+    random = np.random.default_rng(1)
+    image = random.normal(size=(3, 41, 36)).astype(np.float32)
+    case = Case(blocked_graph(), "x", ("i",), image, image, region_patches((41, 36), [box]))
+    graph = case.optimized()
+    facts = graph.facts
+    if facts.block:
+        assert {node.domain for node in facts.proto.graph.node} >= {"com.microsoft.nchwc"}
+    session = open_session(
+        expose_every_value(facts.proto).SerializeToString(), where="a test", device=CPU, threads=1,
+        data_directory=None, optimize=False, weights=graph.weights,
+    )  # fmt: skip
+    names = [name for node in facts.proto.graph.node for name in node.output]
+    top, left, bottom, right = box
+    question = Boxes(np.array([[0, 0, top, left]]), np.array([[1, 3, bottom, right]]))
+    propagation = Propagation(facts.proto, source="x", shapes=facts.shapes)
+    regions = propagation.forward(question)
+    clean = session.run(names, {"x": image[np.newaxis]}, None)
+    changed = [np.zeros(array.shape, bool) for array in clean]
+    for _ in range(4):
+        other = image.copy()
+        other[:, top:bottom, left:right] = 1000 * random.normal(size=(3, bottom - top, right - left))
+        found = session.run(names, {"x": other[np.newaxis]}, None)
+        changed = [seen | (array != before) for seen, array, before in zip(changed, found, clean, strict=True)]
+    compared = 0
+    for name, seen in zip(names, changed, strict=True):
+        if name not in propagation.dependent:
+            continue
+        layout = Layout.LAST if name == "i" else Layout.BLOCKED
+        places = seen
+        if layout is Layout.BLOCKED and facts.block:
+            # Numpy is told (n, C, H, W); what lies in memory is (n, C / block, H, W, block).
+            places = seen.reshape(1, seen.shape[1] // facts.block, *seen.shape[2:], facts.block).any(axis=-1)
+        assert not regions[name].empty[0]
+        first, end = changed_hull(places)
+        for axis in layout.axes:
+            assert first[axis] == regions[name].first[0, axis], name
+            assert end[axis] == regions[name].end[0, axis], name
+        compared += 1
+    assert compared >= 6

@@ -51,6 +51,7 @@ def test_random_graphs_give_the_numbers_of_whole_runs(
     note(onnx.printer.to_text(model))
     value = model.graph.input[0]
     shape = [side.dim_value for side in value.type.tensor_type.shape.dim]
+    value.type.tensor_type.shape.dim[0].dim_param = "n"
     height, width = shape[2:]
     window = data.draw(st.tuples(st.integers(1, height), st.integers(1, width)))
     stride = data.draw(st.tuples(st.integers(1, height), st.integers(1, width)))
@@ -62,11 +63,11 @@ def test_random_graphs_give_the_numbers_of_whole_runs(
     )
     positions = np.arange(len(case.patches.flat))
     portable = data.draw(st.booleans())
+    # A Resize to a stated shape holds a batch of one, and onnxruntime refuses a few of its own fusions.
+    assume(takes_two(case))
     plan = case.plan(case.optimized(portable=portable))
     assume(plan.pays)
     wanted = case.plain(positions, batch=1)
-    # The shapes that some of these state for a Reshape or Resize hold a batch of one.
-    assume(takes_two(case))
     found, clean, _ = case.incremental(positions, portable=portable)
     for name in case.names:
         assert relative(found[name], wanted[name]) <= 1e-5
@@ -74,6 +75,7 @@ def test_random_graphs_give_the_numbers_of_whole_runs(
 
 
 def takes_two(case: Case) -> bool:
+    """Whether the graph runs, and on two images at once."""
     try:
         two = replace(case, patches=region_patches(case.image.shape[1:], [[0, 0, 1, 1]] * 2)).plain(np.arange(2))
     except Exception:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -324,7 +326,7 @@ def _after_fork(model: Model, picture: np.ndarray, queue: Any) -> None:
     queue.put(ov.occlusion(model, picture, target=2, window=4, stride=4).probability)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="CUDA is no matter here, but this system does not fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_plans_anew() -> None:
     model, picture = ov.load(PATH, preprocess="cifar10", device="cpu", threads=1), pictures(1)[0]
@@ -363,3 +365,64 @@ def test_a_time_limit_ends_it() -> None:
         ov.occlusion(model, photo, window=32, stride=4)
     model.set_timeout(None)
     ov.occlusion(model, photo, window=32, stride=64)
+
+
+MEMORY_SCRIPT = """
+import sys, threading, time
+import numpy as np
+import onnxviz as ov
+
+model = ov.load(sys.argv[1], preprocess="caffe", device="cpu", threads=2)
+photo = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+model.predict(model.preprocess.encode(photo[np.newaxis]))
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def peak(work):
+    most, stop = [resident()], threading.Event()
+    def watch():
+        while not stop.is_set():
+            most[0] = max(most[0], resident())
+            time.sleep(0.001)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before = resident()
+    result = work()
+    stop.set()
+    watcher.join()
+    return result, most[0] - before
+
+for memory in (1 << 31, 48 << 20):
+    ov.occlusion(model, photo, target=3, window=32, stride=112, memory=memory)
+    found, grown = peak(lambda: ov.occlusion(model, photo, target=3, window=32, stride=16, memory=memory))
+    print(found.provenance.parameters["plan"].get("memory_bytes", 0), grown)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_memory_stays_below_what_is_stated(tmp_path: Path) -> None:
+    script = tmp_path / "memory.py"
+    script.write_text(MEMORY_SCRIPT)
+    run = subprocess.run(
+        [sys.executable, script, MODELS / "squeezenet1.1-imagenet.onnx"], capture_output=True, text=True, check=True
+    )
+    (usual, grown), (bounded, _) = (map(int, line.split()) for line in run.stdout.splitlines())
+    assert 0 < usual < 200 << 20
+    # A few MiB are the weights that sessions repack, and Python's own.
+    assert grown <= usual + (24 << 20)
+    assert 0 < bounded <= 48 << 20
+
+
+@pytest.mark.gpu
+def test_on_the_cuda_provider(photo: np.ndarray) -> None:
+    """There is no blocked layout there: stages are optimised one by one, and sums may be added in another order."""
+    from onnxviz.errors import DeviceError
+
+    try:
+        model = ov.load(MODELS / "squeezenet1.1-imagenet.onnx", preprocess="caffe", device="cuda")
+    except DeviceError as error:
+        pytest.skip(f"no usable CUDA device: {error}")
+    auto, plain = both(model, photo, target=("logits", 281), window=32, stride=32)
+    assert auto.provenance.parameters["method"] == "incremental"
+    assert np.abs(auto.probability - plain.probability).max() <= 1e-5 * np.abs(plain.probability).max()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-__all__ = ["LARGE", "WEIGHTS_FILE", "StoredWeight", "detach_weights", "stored_weights"]
+__all__ = ["LARGE", "WEIGHTS_FILE", "StoredWeight", "detach_weights", "stored_weights", "weight_bytes"]
 
 WEIGHTS_FILE = "optimized.bin"
 """Where a graph says that its large weights are. Nothing need be there when they are handed over."""
@@ -48,6 +48,15 @@ def detach_weights(model: ModelProto) -> dict[str, NDArray[Any]]:
         for key, value in (("location", WEIGHTS_FILE), ("offset", "0"), ("length", str(taken[tensor.name].nbytes))):
             tensor.external_data.add(key=key, value=value)
     return taken
+
+
+def weight_bytes(model: ModelProto) -> int:
+    """Size of all initializers, wherever they lie; those of sub-byte types count as bytes."""
+    return sum(
+        math.prod(tensor.dims) * np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+        for tensor in model.graph.initializer
+        if tensor.data_type != TensorProto.STRING
+    )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class Patches:
         row, column = np.divmod(np.arange(rows * columns), columns)
         # The number of the pass is how often both coordinates can be halved less than the coarsest.
         steps = [1 << power for power in range(max(rows, columns).bit_length() - 1, -1, -1)] or [1]
-        passes, seen = [], np.zeros(rows * columns, bool)
+        # The first position is a pass by itself: something to show as soon as can be.
+        passes, seen = [np.array([0])], np.arange(rows * columns) == 0
         for step in steps:
             new = (row % step == 0) & (column % step == 0) & ~seen
             if new.any():

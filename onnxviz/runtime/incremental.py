@@ -131,6 +131,9 @@ class IncrementalRunner:
             waiting: deque[Future[tuple[Indices, Arrays]]] = deque()
             stop = threading.Event()
             try:
+                if len(passes) > 1:
+                    # Somebody looks on: what is asked for first has the memory bus for itself.
+                    yield pool.submit(self._unit, units.pop(0), originals, fills, watch, stop).result()
                 for unit in units:
                     waiting.append(pool.submit(self._unit, unit, originals, fills, watch, stop))
                     if len(waiting) > 2 * self._workers:

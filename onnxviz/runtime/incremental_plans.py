@@ -21,6 +21,9 @@ from onnxviz.runtime.optimized import OptimizedGraph, optimize_graph
 
 __all__ = ["IncrementalPlans", "PlannedPatch"]
 
+_BYTES_PER_POSITION = 16 << 20
+"""Weights for which one position is too little: writing, reading and repacking them takes longer than a few runs."""
+
 _GRAPHS_KEPT = 2
 _RUNNERS_KEPT = 3
 
@@ -54,6 +57,8 @@ class IncrementalPlans:
     device : Device
     workers : int
         Threads that compute positions side by side.
+    weight_bytes : int
+        Size of the model's weights.
     data_directory : str or None
         Absolute folder of the external data.
     """
@@ -67,11 +72,13 @@ class IncrementalPlans:
         image_layout: str,
         device: Device,
         workers: int,
+        weight_bytes: int,
         data_directory: str | None,
     ) -> None:
         self._tapped = tapped
         self._where, self._source, self._image_layout = where, source, image_layout
         self._device, self._workers, self._data_directory = device, workers, data_directory
+        self._weight_bytes = weight_bytes
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._graphs: OrderedDict[tuple[Any, ...], OptimizedGraph | str] = OrderedDict()
@@ -114,6 +121,11 @@ class IncrementalPlans:
         self, names: tuple[str, ...], image: NDArray[Any], patches: NDArray[np.int64], grid: tuple[int, int] | None,
         memory: int,
     ) -> PlannedPatch:  # fmt: skip
+        least = self._weight_bytes // _BYTES_PER_POSITION
+        if len(patches) < least:
+            return PlannedPatch(
+                None, None, f"{len(patches)} positions are too few for weights of this size: {least} pay"
+            )
         graph = self._graph(names, image)
         if isinstance(graph, str):
             return PlannedPatch(None, None, graph)

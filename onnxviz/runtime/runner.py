@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import LimitError, ModelError
 from onnxviz.graph.batch import make_batch_dynamic, static_batch
-from onnxviz.graph.detached import detach_weights
+from onnxviz.graph.detached import detach_weights, weight_bytes
 from onnxviz.graph.loading import LoadedModel, verify_external_data
 from onnxviz.graph.taps import expose
 from onnxviz.runtime.bound_batch import BoundBatch
@@ -101,7 +101,8 @@ class Runner:
                 self._plans = IncrementalPlans(
                     lambda wanted: expose(self._batched, wanted), where=self._loaded.path.name,
                     source=self._only_input, image_layout=image_layout, device=self._device,
-                    workers=self._threads or _cores(), data_directory=str(directory) if directory else None,
+                    workers=self._threads or _cores(), weight_bytes=weight_bytes(self._loaded.proto),
+                    data_directory=str(directory) if directory else None,
                 )  # fmt: skip
         return self._plans.find(names, image, patches, grid, memory)
 

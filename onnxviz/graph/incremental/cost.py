@@ -114,10 +114,6 @@ class Bytes:
         counted = self.originals + workers * (batch * self.windows + (tail_batch + batch) * self.tail)
         return int(counted * _ROUNDED_UP)
 
-    def best_batch(self, most: int, cache: int) -> int:
-        """Positions of one run whose windows stay in a cache of so many bytes."""
-        return max(min(4, most), min(most, cache // max(1, self.windows)))
-
     def _map_bytes(self, name: str) -> int:
         return prod(self._maps.facts.shapes.get(name, (0,))) * self._maps.facts.dtypes[name].itemsize
 

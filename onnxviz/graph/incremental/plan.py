@@ -26,10 +26,9 @@ _THRESHOLDS = (0.85, 0.97)
 """Mean shares of a map from which on it may be computed whole; the cheapest plan is kept."""
 
 _MOST_POSITIONS = 8
-_BYTES_IN_CACHE = 4 << 20
-"""What the windows of one run may take together: much more, and they leave the cores' caches."""
+"""Of one run before the tail: fewer pay more often for starting a session, more leave the caches."""
 
-_TAIL_POSITIONS = 16
+_TAIL_POSITIONS = 8
 _HEAVY_TAIL_POSITIONS = 96
 _HEAVY_WEIGHTS = 16 << 20
 """Bytes of weights of fully connected layers from which on a run of the tail is worth many positions."""
@@ -104,7 +103,7 @@ def make_plan(
     if not best.windows.nodes or plan.gain < least_gain:
         why = f"windows would save too little: a factor of {plan.gain:.2f} is predicted, {least_gain:g} is asked for"
         return replace(plan, why=why)
-    batch = best.batch
+    batch = _MOST_POSITIONS
     tail_batch = _HEAVY_TAIL_POSITIONS if best.bytes.dense_weights > _HEAVY_WEIGHTS else _TAIL_POSITIONS
     tail_batch = min(tail_batch, max(1, ceil(maps.positions / workers)))
     while best.bytes.total(workers, batch, tail_batch) > memory:
@@ -133,7 +132,6 @@ class _Candidate:
     windows: Windows
     stages: Stages
     bytes: Bytes
-    batch: int
     time: float
 
 
@@ -151,5 +149,4 @@ def _candidate(maps: AffectedMaps, work: list[float], grid: tuple[int, int] | No
     windows = choose_windows(maps, groups, threshold=max(threshold, 1e-9))
     stages = cut_into_stages(maps, windows)
     sizes = Bytes(maps, windows, stages)
-    batch = sizes.best_batch(_MOST_POSITIONS, _BYTES_IN_CACHE)
-    return _Candidate(windows, stages, sizes, batch, time_of_stages(maps, windows, stages, work, batch))
+    return _Candidate(windows, stages, sizes, time_of_stages(maps, windows, stages, work, _MOST_POSITIONS))

@@ -26,6 +26,8 @@ class AffectedMaps:
     """The part of a graph that could run on windows, and what of each of its values a patch can change."""
 
     facts: GraphFacts
+    positions: int
+    """Positions of the patch."""
     nodes: tuple[onnx.NodeProto, ...]
     dependent: frozenset[str]
     """Names of all values that depend on the image's numbers."""
@@ -37,11 +39,6 @@ class AffectedMaps:
     """Value → first and end, (positions, 2) rows and columns that can change; at least one place."""
     macs: tuple[int, ...]
     """Multiply-accumulates of each node on whole maps; 0 for nodes that do not depend on the image."""
-
-    @property
-    def positions(self) -> int:
-        """Positions of the patch."""
-        return len(self.boxes[self.facts.source][0])
 
     def share(self, name: str) -> NDArray[np.float64]:
         """(positions,) the part of a value's map that can change."""
@@ -81,7 +78,7 @@ def find_affected_maps(facts: GraphFacts, patches: Indices) -> AffectedMaps:
         count if any(name in dependent for name in node.output) else 0
         for node, count in zip(nodes, weighed, strict=True)
     )
-    return AffectedMaps(facts, nodes, dependent, geometry, forms, boxes, macs)
+    return AffectedMaps(facts, len(patches), nodes, dependent, geometry, forms, boxes, macs)
 
 
 def _geometry(facts: GraphFacts, name: str, layout: Layout) -> MapGeometry:

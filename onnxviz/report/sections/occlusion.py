@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from onnxviz.methods.occlusion import occlusion
@@ -72,6 +74,17 @@ def make(exam: Examination, section: Section) -> None:
             | provenance_numbers(found.provenance)
         )
     section.numbers["maps"] = maps
+    section.notes.append(_how(maps[0]["parameters"]))
+
+
+def _how(parameters: dict[str, Any]) -> str:
+    plan = parameters["plan"]
+    if parameters["method"] == "incremental":
+        return (
+            f"Only what the patch can change was computed: {plan['mac_ratio']:.1f} times fewer multiply-accumulates "
+            "than with a whole run at every position, and the same numbers."
+        )
+    return f"Every position was a run of the whole network: {plan['why']}."
 
 
 def _chosen(exam: Examination, count: int) -> tuple[int, ...]:
