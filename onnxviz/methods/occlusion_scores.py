@@ -93,7 +93,9 @@ def plain_scores(experiment: Experiment) -> Iterator[Scores]:
             with model.filler(experiment.values) as bound:
                 previous: Indices | None = None
                 while start < len(order):
-                    positions = order[start : start + size]
+                    # Somebody looks on where there are several passes: the first answer is not to wait for a batch.
+                    at_once = min(size, 2) if start == 0 and len(experiment.order) > 1 else size
+                    positions = order[start : start + at_once]
                     rows = model.fixed_batch or len(positions)
                     # Rows that a fixed batch has too many repeat the last box; their answers are dropped.
                     padded = np.concatenate([positions, np.repeat(positions[-1:], rows - len(positions))])
