@@ -106,7 +106,8 @@ def plain_scores(experiment: Experiment) -> Iterator[Scores]:
                             experiment.image, experiment.fill, boxes[padded], bound.buffer,
                             channels_last=channels_last, previous=previous, threads=model.threads or 0,
                         )  # fmt: skip
-                        previous = boxes[padded]
+                        # Rows beyond a smaller first batch hold nothing yet.
+                        previous = boxes[padded] if at_once == size else None
                     outputs = bound.run(rows)
                     yield experiment.read(positions, outputs)
                     start += len(positions)
