@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 import onnxviz as ov
 from embedded_cifar import PATH, cifar_model, pictures
-from onnxviz.errors import InputError
+from graphs import build, save
+from onnxviz.errors import InputError, ModelError
 from onnxviz.results import Occlusion, OcclusionStep
 from onnxviz.runtime.incremental import IncrementalRunner
 from onnxviz.runtime.model import Model
@@ -99,6 +101,55 @@ def test_small_networks_too(parameters: dict[str, Any]) -> None:
     assert_same(*both(cifar_model(), pictures(2)[1], target=3, **parameters))
 
 
+def test_weights_in_a_file_beside_the_model(tmp_path: Path, photo: np.ndarray) -> None:
+    proto = onnx.load(MODELS / "squeezenet1.1-imagenet.onnx")
+    onnx.save(proto, tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=64)
+    model = ov.load(tmp_path / "model.onnx", preprocess="caffe", device="cpu", threads=1)
+    auto, plain = both(model, photo, window=32, stride=32)
+    assert auto.provenance.parameters["method"] == "incremental"
+    assert_same(auto, plain)
+
+
+def test_weights_swapped_behind_our_back_are_noticed(tmp_path: Path, photo: np.ndarray) -> None:
+    proto = onnx.load(MODELS / "squeezenet1.1-imagenet.onnx")
+    onnx.save(proto, tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=64)
+    model = ov.load(tmp_path / "model.onnx", preprocess="caffe", device="cpu", threads=1)
+    ov.occlusion(model, photo, target=3, window=32, stride=64, method="plain")
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes((2 * np.fromfile(weights, np.float32)).tobytes())
+    with pytest.raises(ModelError):
+        ov.occlusion(model, photo, target=3, window=32, stride=32)
+
+
+def test_few_positions_are_not_worth_moving_large_weights(tmp_path: Path) -> None:
+    """A dense layer of 67 MB: four positions pay, three do not."""
+    node = onnx.helper.make_node
+    random = np.random.default_rng(0)
+    network = build(
+        [
+            node("Conv", ["image", "w"], ["a"], pads=[1, 1, 1, 1]), node("Relu", ["a"], ["b"]),
+            node("Conv", ["b", "v"], ["c"], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["d"]),
+            node("MaxPool", ["d"], ["e"], kernel_shape=[4, 4], strides=[4, 4]), node("Flatten", ["e"], ["f"]),
+            node("MatMul", ["f", "dense"], ["logits"]),
+        ],
+        inputs={"image": ("float", ["n", 3, 128, 128])}, outputs={"logits": ("float", ["n", 256])},
+        weights={
+            "w": random.normal(size=(64, 3, 3, 3)).astype(np.float32),
+            "v": random.normal(size=(64, 64, 3, 3)).astype(np.float32) / 24,
+            "dense": random.normal(size=(64 * 32 * 32, 256)).astype(np.float32) / 256,
+        },
+    )  # fmt: skip
+    model = ov.load(save(network, tmp_path / "wide.onnx"), preprocess="imagenet", device="cpu", threads=1)
+    picture = random.integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    boxes = [[8, 8, 12, 12], [40, 60, 44, 64], [90, 20, 94, 24], [100, 100, 104, 104]]
+    few = ov.occlusion(model, picture, target=0, regions=boxes[:3])
+    assert few.provenance.parameters["method"] == "plain"
+    assert "3 positions are too few" in few.provenance.parameters["plan"]["why"]
+    enough = ov.occlusion(model, picture, target=0, regions=boxes)
+    assert enough.provenance.parameters["method"] == "incremental"
+    np.testing.assert_allclose(enough.probability[:3], few.probability, rtol=1e-5)
+
+
 def test_little_memory_and_fixed_batches_take_the_plain_way(squeezenet: Model, photo: np.ndarray) -> None:
     got = ov.occlusion(squeezenet, photo, window=32, stride=64, memory=100_000)
     assert got.provenance.parameters["method"] == "plain"
@@ -124,6 +175,40 @@ def test_memory_that_runs_out_leads_to_the_plain_way(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(got.probability, wanted.probability)
     assert got.provenance.parameters["method"] == "plain"
     assert got.provenance.parameters["plan"]["why"] == "memory ran out: the second part"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("no room"), ModelError("a stage failed", where="test")], ids=["memory", "model"]
+)
+def test_a_walk_that_breaks_off_goes_on_the_plain_way(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is shown twice, nothing is left out, and the last step holds the whole."""
+    model, picture = ov.load(PATH, preprocess="cifar10", device="cpu"), pictures(1)[0]
+    wanted = ov.occlusion(model, picture, target=2, window=4, stride=4, method="plain")
+    positions = IncrementalRunner.positions
+
+    def broken(self: IncrementalRunner, *arguments: Any) -> Iterator[Any]:
+        for number, part in enumerate(positions(self, *arguments)):
+            if number == 2:
+                raise error
+            yield part
+
+    monkeypatch.setattr(IncrementalRunner, "positions", broken)
+    steps = list(ov.occlusion_steps(model, picture, target=2, window=4, stride=4))
+    places = np.concatenate([step.positions for step in steps])
+    assert len(np.unique(places, axis=0)) == len(places) == steps[-1].done == steps[-1].total
+    result = steps[-1].result
+    assert result is not None
+    np.testing.assert_allclose(result.probability, wanted.probability, rtol=1e-5)
+    assert result.provenance.parameters["method"] == "plain"
+    said = "memory ran out: no room" if isinstance(error, MemoryError) else "a stage did not run"
+    assert said in result.provenance.parameters["plan"]["why"]
+
+
+def test_steps_refuse_at_once() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'windw'"):
+        ov.occlusion_steps(cifar_model(), pictures(1)[0], windw=3)
+    with pytest.raises(InputError, match="not a window"):
+        ov.occlusion_steps(cifar_model(), pictures(1)[0], window=0)
 
 
 # -- what hides what --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz import backend
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, ModelError
 from onnxviz.inputs.images import ImageSet, load_images
 from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.methods.occlusion_scores import Experiment, Scores, incremental_scores, plain_scores
@@ -28,7 +28,6 @@ from onnxviz.methods.target import TargetLike, resolve_target
 from onnxviz.results import Occlusion, OcclusionStep
 from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.model import Model
-from onnxviz.runtime.sessions import OutOfMemory
 
 __all__ = ["occlusion", "occlusion_steps"]
 
@@ -156,22 +155,28 @@ def occlusion_steps(
     InputError, ContractError
         As :func:`occlusion` does.
     """
-    asked = _Question(model, image, **(dict(_DEFAULTS) | parameters), interlaced=True)
-    total = len(asked.patches.flat)
-    done = 0
+    unknown = sorted(set(parameters) - set(_DEFAULTS))
+    if unknown:
+        raise TypeError(f"occlusion_steps() got an unexpected keyword argument {unknown[0]!r}")
+    return _walk(_Question(model, image, **(dict(_DEFAULTS) | parameters), interlaced=True))
+
+
+def _walk(asked: _Question) -> Iterator[OcclusionStep]:
+    columns = asked.patches.boxes.shape[1]
+    done = np.zeros(len(asked.patches.flat), bool)
     for part in asked.run():
         asked.take(part)
-        some = part.positions >= 0
-        done += int(some.sum())
-        if some.any():
-            columns = asked.patches.boxes.shape[1]
+        # Where the incremental way breaks off, the plain one begins anew: what was shown is not shown twice.
+        new = (part.positions >= 0) & ~done[part.positions]
+        done[part.positions[new]] = True
+        if new.any():
             yield OcclusionStep(
-                positions=np.stack(np.divmod(part.positions[some], columns), axis=1),
-                probability=part.scores[some].astype(np.float32),
-                label=part.labels[some] if part.labels is not None else None,
-                done=done,
-                total=total,
-                result=asked.result() if done == total else None,
+                positions=np.stack(np.divmod(part.positions[new], columns), axis=1),
+                probability=part.scores[new].astype(np.float32),
+                label=part.labels[new] if part.labels is not None else None,
+                done=int(done.sum()),
+                total=len(done),
+                result=asked.result() if done.all() else None,
             )
 
 
@@ -246,8 +251,10 @@ class _Question:
             return
         try:
             yield from incremental_scores(self.experiment, runner)
-        except OutOfMemory as error:
-            self.parameters |= {"method": "plain", "plan": {"why": f"memory ran out: {error.got}"}}
+        except (ModelError, MemoryError) as error:
+            # Whatever is wrong with the stages, whole runs may still be right; if not, they say so themselves.
+            what = "memory ran out" if isinstance(error, MemoryError) else "a stage did not run"
+            self.parameters |= {"method": "plain", "plan": {"why": f"{what}: {getattr(error, 'got', '') or error}"}}
             yield from plain_scores(self.experiment)
 
     def _planned(self) -> PlannedPatch:

@@ -36,7 +36,7 @@ class Patches:
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of a sliding patch; None for regions."""
+        """Rows and columns of a sliding patch; None for what lies in one column, as regions do."""
         rows, columns = self.boxes.shape[:2]
         return (rows, columns) if columns > 1 else None
 
@@ -44,8 +44,7 @@ class Patches:
         """Positions in passes, each twice as fine as those before: a picture of the whole comes early."""
         rows, columns = self.boxes.shape[:2]
         row, column = np.divmod(np.arange(rows * columns), columns)
-        # The number of the pass is how often both coordinates can be halved less than the coarsest.
-        steps = [1 << power for power in range(max(rows, columns).bit_length() - 1, -1, -1)] or [1]
+        steps = [1 << power for power in range(max(rows, columns).bit_length() - 1, -1, -1)]
         # The first position is a pass by itself: something to show as soon as can be.
         passes, seen = [np.array([0])], np.arange(rows * columns) == 0
         for step in steps:

@@ -185,7 +185,7 @@ class IncrementalRunner:
         done = 0
         for run in unit:
             if stop.is_set():
-                break
+                return positions, {}  # nobody waits for it
             rows = slice(done, done + len(run.positions))
             part = {name: array[rows] for name, array in maps.items()}
             if run.group == _CLEAN:
@@ -202,11 +202,12 @@ class IncrementalRunner:
         self, run: _Run, originals: Arrays, fills: Fills, maps: Arrays, buffers: _Buffers, watch: Watch
     ) -> None:
         present: Arrays = {}
+        shown = fills(run.positions)
         for stage, session in zip(self._stages.before, self._sessions, strict=False):
             for overlay in stage.overlays:
                 dtype = self._facts.dtypes[overlay.source]
                 present[overlay.name] = buffers.window(overlay, run, dtype)
-                self._overlay(overlay, run, originals, fills, present, present[overlay.name])
+                self._overlay(overlay, run, originals, shown, present, present[overlay.name])
             if session is not None:
                 feeds = {name: present[name] for name in stage.inputs} | _shapes(stage, len(run.positions))
                 present |= zip(stage.outputs, session.run_watched(stage.outputs, feeds, watch), strict=True)
@@ -214,26 +215,25 @@ class IncrementalRunner:
                 present.pop(name, None)
                 buffers.give_back(name)
         for overlay in self._stages.tail.overlays:
-            self._overlay(overlay, run, originals, fills, present, maps[overlay.name])
+            self._overlay(overlay, run, originals, shown, present, maps[overlay.name])
         for name in present:
             buffers.give_back(name)
 
     def _overlay(
-        self, overlay: Overlay, run: _Run, originals: Arrays, fills: Fills, present: Arrays, into: NDArray[Any]
+        self, overlay: Overlay, run: _Run, originals: Arrays, shown: NDArray[Any], present: Arrays, into: NDArray[Any]
     ) -> None:
         of_image = overlay.source == self._facts.source
-        shown = fills(run.positions) if of_image else None
         source = overlay.source_size[run.group]
         window = overlay.size[run.group]
         backend.overlay_windows(
             originals[overlay.source],
-            present[overlay.source] if shown is None else shown,
+            shown if of_image else present[overlay.source],
             overlay.placements[run.positions],
             into,
             layout=overlay.geometry.core_layout,
             source_size=(int(source[0]), int(source[1])),
             window_size=(int(window[0]), int(window[1])),
-            shared_source=shown is not None and shown.ndim == self._image_axes,
+            shared_source=of_image and shown.ndim == self._image_axes,
             border=overlay.border,
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxviz.errors import LimitError, ModelError, UnsupportedOperatorError
+from onnxviz.errors import ModelError, UnsupportedOperatorError
 from onnxviz.graph.incremental.plan import Plan, make_plan
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.incremental import IncrementalRunner
@@ -61,6 +61,8 @@ class IncrementalPlans:
         Size of the model's weights.
     data_directory : str or None
         Absolute folder of the external data.
+    verify : callable
+        Raises where the external data is not what it was when the model was opened.
     """
 
     def __init__(
@@ -74,11 +76,13 @@ class IncrementalPlans:
         workers: int,
         weight_bytes: int,
         data_directory: str | None,
+        verify: Callable[[], None],
     ) -> None:
         self._tapped = tapped
         self._where, self._source, self._image_layout = where, source, image_layout
         self._device, self._workers, self._data_directory = device, workers, data_directory
         self._weight_bytes = weight_bytes
+        self._verify = verify
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._graphs: OrderedDict[tuple[Any, ...], OptimizedGraph | str] = OrderedDict()
@@ -86,7 +90,7 @@ class IncrementalPlans:
 
     def find(
         self, names: Sequence[str], image: NDArray[Any], patches: NDArray[np.int64], grid: tuple[int, int] | None,
-        memory: int,
+        memory: int, deadline: float | None = None,
     ) -> PlannedPatch:  # fmt: skip
         """Plan, or find again what was planned.
 
@@ -101,6 +105,8 @@ class IncrementalPlans:
         grid : (rows, columns) or None
         memory : int
             Bytes that original maps and buffers may take.
+        deadline : float or None
+            ``time.monotonic`` second after which planning is stopped.
         """
         if self._process != os.getpid():
             # Sessions do not survive a fork; neither does a lock that another thread held.
@@ -111,7 +117,12 @@ class IncrementalPlans:
         with self._lock:
             planned = self._planned.get(key)
             if planned is None:
-                planned = self._planned[key] = self._plan(tuple(names), image, patches, grid, memory)
+                try:
+                    planned = self._plan(tuple(names), image, patches, grid, memory, deadline)
+                except MemoryError as error:
+                    # Not kept: another time there may be enough.
+                    return PlannedPatch(None, None, f"memory ran out while planning: {error}")
+                self._planned[key] = planned
                 while len(self._planned) > _RUNNERS_KEPT:
                     self._planned.popitem(last=False)
             self._planned.move_to_end(key)
@@ -119,14 +130,14 @@ class IncrementalPlans:
 
     def _plan(
         self, names: tuple[str, ...], image: NDArray[Any], patches: NDArray[np.int64], grid: tuple[int, int] | None,
-        memory: int,
+        memory: int, deadline: float | None,
     ) -> PlannedPatch:  # fmt: skip
         least = self._weight_bytes // _BYTES_PER_POSITION
         if len(patches) < least:
             return PlannedPatch(
                 None, None, f"{len(patches)} positions are too few for weights of this size: {least} pay"
             )
-        graph = self._graph(names, image)
+        graph = self._graph(names, image, deadline)
         if isinstance(graph, str):
             return PlannedPatch(None, None, graph)
         plan = make_plan(graph.facts, patches, grid, workers=self._workers, memory=memory)
@@ -134,21 +145,26 @@ class IncrementalPlans:
             return PlannedPatch(None, plan, plan.why)
         try:
             runner = IncrementalRunner(plan, graph, where=self._where, device=self._device, workers=self._workers)
-        except (ModelError, LimitError, UnsupportedOperatorError) as error:
+        except (ModelError, UnsupportedOperatorError) as error:
             return PlannedPatch(None, plan, f"the stages do not run: {error}")
         return PlannedPatch(runner, plan, plan.why)
 
-    def _graph(self, names: tuple[str, ...], image: NDArray[Any]) -> OptimizedGraph | str:
+    def _graph(self, names: tuple[str, ...], image: NDArray[Any], deadline: float | None) -> OptimizedGraph | str:
         """The optimised graph, or why there is none."""
         key = (names, image.shape)
         if key not in self._graphs:
+            found: OptimizedGraph | str
             try:
-                self._graphs[key] = optimize_graph(
+                found = optimize_graph(
                     self._tapped(names), where=self._where, source=self._source, outputs=names, image=image[np.newaxis],
                     image_layout=self._image_layout, device=self._device, data_directory=self._data_directory,
+                    deadline=deadline,
                 )  # fmt: skip
-            except (ModelError, LimitError, UnsupportedOperatorError) as error:
-                self._graphs[key] = f"the graph cannot be cut: {error}"
+            except (ModelError, UnsupportedOperatorError) as error:
+                found = f"the graph cannot be cut: {error}"
+            # Compared after onnxruntime has read it, so that a file swapped between check and use is noticed.
+            self._verify()
+            self._graphs[key] = found
             while len(self._graphs) > _GRAPHS_KEPT:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)

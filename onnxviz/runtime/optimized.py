@@ -47,6 +47,7 @@ def optimize_graph(
     device: Device,
     data_directory: str | None,
     portable: bool | None = None,
+    deadline: float | None = None,
 ) -> OptimizedGraph:
     """Let onnxruntime optimise a graph, and find out what there is to know about the result.
 
@@ -70,6 +71,9 @@ def optimize_graph(
     portable : bool or None
         True stops at what every provider understands; stages are then optimised one by one. None: only where the
         provider is not the CPU.
+    deadline : float or None
+        ``time.monotonic`` second after which the run that measures the graph is stopped. It computes every value of one
+        image and holds all of them.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def optimize_graph(
         every.SerializeToString(), where=where, device=_CPU, threads=None, data_directory=None, optimize=False,
         weights=weights,
     )  # fmt: skip
-    with Watch(None) as watch:
+    with Watch(deadline) as watch:
         arrays = dict(zip(names, session.run_watched(names, {source: image}, watch), strict=True))
     arrays = {source: image} | {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}

@@ -93,6 +93,7 @@ class Runner:
         grid: tuple[int, int] | None, memory: int,
     ) -> PlannedPatch:  # fmt: skip
         """How the values are computed with a patch at each position; see :class:`IncrementalPlans`."""
+        self._renew_after_fork()
         if self._only_input is None or self.fixed_batch is not None:
             return PlannedPatch(None, None, "the batch is fixed: images are run as the file states")
         with self._lock:
@@ -103,8 +104,9 @@ class Runner:
                     source=self._only_input, image_layout=image_layout, device=self._device,
                     workers=self._threads or _cores(), weight_bytes=weight_bytes(self._loaded.proto),
                     data_directory=str(directory) if directory else None,
+                    verify=lambda: verify_external_data(self._loaded),
                 )  # fmt: skip
-        return self._plans.find(names, image, patches, grid, memory)
+        return self._plans.find(names, image, patches, grid, memory, self.deadline)
 
     # -- batches -------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+from onnx import helper
 
 from onnxviz.graph.incremental.stages import Overlay, Stage, Stages
 from onnxviz.graph.incremental.windows import AffectedMaps, Windows
@@ -101,7 +102,7 @@ class Bytes:
         in_tail = {number for number in range(len(maps.nodes)) if number not in windows.nodes}
         tensors = {tensor.name: tensor for tensor in maps.facts.proto.graph.initializer}
         self.dense_weights = sum(
-            4 * prod(tensors[name].dims)
+            prod(tensors[name].dims) * helper.tensor_dtype_to_np_dtype(tensors[name].data_type).itemsize
             for number in in_tail
             if maps.nodes[number].op_type in ("Gemm", "MatMul", "FusedGemm", "FusedMatMul")
             for name in maps.nodes[number].input[1:2]
@@ -115,7 +116,8 @@ class Bytes:
         return int(counted * _ROUNDED_UP)
 
     def _map_bytes(self, name: str) -> int:
-        return prod(self._maps.facts.shapes.get(name, (0,))) * self._maps.facts.dtypes[name].itemsize
+        facts = self._maps.facts
+        return prod(facts.shapes[name]) * facts.dtypes[name].itemsize if name in facts.dtypes else 0
 
     def _value_bytes(self, name: str) -> int:
         window = self._windows.of_value.get(name)

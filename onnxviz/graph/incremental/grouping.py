@@ -7,6 +7,8 @@ programming over the order of the positions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -103,9 +105,8 @@ def _along_a_line(weights: NDArray[np.float64], shares: NDArray[np.float64], per
     return Groups(groups, int(cut.max()) + 1)
 
 
-def _best_cut(count: int, price: object) -> NDArray[np.int64]:
+def _best_cut(count: int, price: Callable[[int, int], float]) -> NDArray[np.int64]:
     """The partition of 0 ... count − 1 into runs of neighbours that costs least."""
-    assert callable(price)
     best = np.full(count + 1, np.inf)
     best[0] = 0
     came_from = np.zeros(count + 1, np.int64)

@@ -5,6 +5,7 @@ What has no form here (whatever mixes all positions, and whatever nobody wrote a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -146,8 +147,17 @@ def _even(shape: Shape, layout: Layout) -> bool:
 
 
 def _first_input(case: _Case) -> LocalForm | None:
-    """Scales, zero points and the like belong to channels."""
-    return _elementwise(case, data=lambda number: number == 0) if case.only(0) else None
+    """Scales, zero points and the like: one for all, or one for each channel."""
+    if not case.only(0) or case.operator.attributes.get("block_size", 0):
+        return None
+    for number in range(1, len(case.operator.inputs)):
+        if not case.operator.has_input(number):
+            continue
+        shape = case.operator.shape_in(number)
+        of_channels = len(shape) == 1 and case.operator.axis(1, 4) == case.one_layout().channel_axis
+        if math.prod(shape) != 1 and not of_channels:
+            return None
+    return _elementwise(case, data=lambda number: number == 0)
 
 
 def _channels_first(case: _Case) -> LocalForm | None:
@@ -172,7 +182,12 @@ def _reduction(case: _Case) -> LocalForm | None:
 
 def _layer_normalization(case: _Case) -> LocalForm | None:
     # It normalises over all axes from its own to the last: channels alone only where these come last.
-    return _over_channels(case, default=-1) if case.one_layout() is Layout.LAST else None
+    flat = all(
+        len(case.operator.shape_in(number)) == 1
+        for number in range(1, len(case.operator.inputs))
+        if case.operator.has_input(number)
+    )
+    return _over_channels(case, default=-1) if flat and case.one_layout() is Layout.LAST else None
 
 
 def _matrix_product(case: _Case) -> LocalForm | None:
@@ -261,7 +276,7 @@ def _cut(case: _Case) -> LocalForm | None:
         return LocalForm(case.node, layout, {0: SAME}) if 0 not in axes else None
     # Of an axis that stays whole the start is 0, whatever the file says.
     begins = {
-        axis: min(start % shape[axis] if start < 0 else start, shape[axis])
+        axis: min(max(start + shape[axis] if start < 0 else start, 0), shape[axis])
         for start, axis in zip(starts, axes, strict=True)
         if output[axis] != shape[axis]
     }
@@ -327,6 +342,8 @@ def _convolution(case: _Case, *, weights: int = 1, zero_point: int | None = None
     fused_sum = 3 if zero_point is None else 0
     if not case.only(0, fused_sum):
         return None
+    if zero_point is None and case.operator.has_input(3) and 3 not in case.inputs:
+        return None  # a sum with a constant map
     kernel = case.operator.attributes.get("kernel_shape") or list(case.operator.shape_in(weights)[2:])
     layout = Layout.BLOCKED if case.blocked else _kernel_layout(case)
     found = _kernel(case, list(kernel), layout)

@@ -146,7 +146,7 @@ def _candidate(maps: AffectedMaps, work: list[float], grid: tuple[int, int] | No
         any(reads != SAME for reads in maps.forms[number].reads.values()) for number in finest.nodes
     )  # fmt: skip
     groups = group_positions(maps, of_value, grid, per_run=PER_STAGE * stages_about, batch=_MOST_POSITIONS)
-    windows = choose_windows(maps, groups, threshold=max(threshold, 1e-9))
+    windows = choose_windows(maps, groups, threshold=threshold)
     stages = cut_into_stages(maps, windows)
     sizes = Bytes(maps, windows, stages)
     return _Candidate(windows, stages, sizes, time_of_stages(maps, windows, stages, work, _MOST_POSITIONS))

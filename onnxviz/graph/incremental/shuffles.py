@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxviz.graph.regions.node import Shape
+from onnxviz.graph.regions.propagation import read_by
 from onnxviz.graph.wiring import attribute
 
 __all__ = ["gather_shuffled_channels"]
@@ -29,7 +30,7 @@ def gather_shuffled_channels(
     """
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
-        for name in node.input:
+        for name in read_by(node):
             readers.setdefault(name, []).append(node)
     replaced: dict[str, onnx.NodeProto] = {}
     dropped: set[str] = set()

@@ -231,7 +231,9 @@ class _Cutter:
             if number in support or name in shape_inputs:
                 continue
             asked = node.input[0] if node.op_type in READS_ONLY_SHAPE else ""
-            if asked in self.windows.of_value and node.op_type == "Shape":
+            if asked in self.windows.of_value and node.op_type != "Shape":
+                raise ModelError("the number of elements of a batch is asked for", where=repr(asked))
+            if asked in self.windows.of_value:
                 # The windows have shapes of their own; what the graph means is that of the whole map.
                 ends = {entry.name: entry.i for entry in node.attribute}
                 shape = (-1, *self.facts.shapes[asked][1:])
@@ -268,6 +270,7 @@ class _Cutter:
 
 
 def _border(border: float | None, dtype: np.dtype[Any]) -> float:
-    assert border is not None
+    if border is None:
+        raise ModelError("an operator reads past its map, and its rule does not say what is there")
     # A maximum over whole numbers: their least stands for minus infinity.
     return float(np.iinfo(dtype).min) if dtype.kind in "iu" and np.isinf(border) else border

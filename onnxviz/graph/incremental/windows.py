@@ -68,7 +68,7 @@ def find_affected_maps(facts: GraphFacts, patches: Indices) -> AffectedMaps:
         if not inputs or node.op_type in READS_ONLY_SHAPE or not set(inputs.values()) <= set(layouts):
             continue
         form = local_form(node, propagation.operator(node), {place: layouts[name] for place, name in inputs.items()})
-        if form is not None and set(form.reads) == set(inputs):
+        if form is not None and set(form.reads) == set(inputs) and _moved_as_bytes(facts, node):
             forms[number] = form
             layouts.update((name, form.layout) for name in node.output if name)
     geometry = {name: _geometry(facts, name, layout) for name, layout in layouts.items()}
@@ -79,6 +79,11 @@ def find_affected_maps(facts: GraphFacts, patches: Indices) -> AffectedMaps:
         for node, count in zip(nodes, weighed, strict=True)
     )
     return AffectedMaps(facts, len(patches), nodes, dependent, geometry, forms, boxes, macs)
+
+
+def _moved_as_bytes(facts: GraphFacts, node: onnx.NodeProto) -> bool:
+    """Whether everything the node makes is numbers: strings are pointers, and sequences no arrays at all."""
+    return all(name in facts.dtypes and facts.dtypes[name].kind in "fiub" for name in node.output if name)
 
 
 def _geometry(facts: GraphFacts, name: str, layout: Layout) -> MapGeometry:
@@ -159,6 +164,7 @@ class Window:
             np.array_equal(self.size, other.size)
             and np.array_equal(self.start, other.start)
             and np.array_equal(self.first, self.start)
+            and np.array_equal(self.end, other.end)
         )
 
 
