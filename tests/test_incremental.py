@@ -142,7 +142,7 @@ def small_case(
     image, fill = (random.normal(size=shape).astype(np.float32) for _ in range(2))
     layout = "NCHW" if shape[0] == 3 else "NHWC"
     size = (shape[1], shape[2]) if layout == "NCHW" else (shape[0], shape[1])
-    places = np.array([[p, q] for p in range(1, size[0] - 1, 7) for q in range(1, size[1] - 1, 5)])
+    places = np.array([[p, q] for p in range(1, size[0] - 5, 3) for q in range(1, size[1] - 5, 3)])
     return Case(
         model, "x", ("y",), image, fill, region_patches(size, np.concatenate([places, places + 1], axis=1)), layout
     )
@@ -159,7 +159,7 @@ ODD_GRAPHS = {
             NODE("Conv", ["x", "a"], ["b"]), NODE("Relu", ["b"], ["c"]),
             NODE("AveragePool", ["c"], ["d"], kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
             NODE("Conv", ["d", "e"], ["f"], strides=[3, 3]), NODE("Relu", ["f"], ["g"]), NODE("GlobalAveragePool", ["g"], ["y"]),
-        ], [3, 62, 62], {"a": dense(32, 3, 1, 1), "e": dense(32, 32, 3, 3, seed=1)},
+        ], [3, 66, 66], {"a": dense(16, 3, 1, 1), "e": dense(16, 16, 3, 3, seed=1)},
     ),
     "a start before the map": lambda: small_case(
         [NODE("Conv", ["x", "a"], ["b"]), NODE("Slice", ["b", "s", "e", "r"], ["c"]), NODE("GlobalMaxPool", ["c"], ["y"])],
@@ -176,7 +176,7 @@ ODD_GRAPHS = {
         [
             NODE("Mul", ["x", "two"], ["b"]), NODE("LayerNormalization", ["b", "s"], ["c"], axis=-1),
             NODE("Mul", ["c", "w"], ["d"]), NODE("ReduceMean", ["d"], ["y"], axes=[1, 2], keepdims=0),
-        ], [20, 24, 3], {"two": np.array(2, np.float32), "s": dense(3, seed=2) + 1, "w": dense(20, 24, 1)},
+        ], [20, 24, 3], {"two": np.array(2, np.float32), "s": dense(1, 20, 24, 3) + 1, "w": np.ones(3, np.float32)},
     ),
     "a sum with a constant map": lambda: small_case(
         [
