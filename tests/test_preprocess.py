@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -510,6 +510,7 @@ plain_values = st.recursive(
     dtype=st.sampled_from(["float32", "float16", "uint8", "int8"]),
     channels=st.sampled_from([1, 3, None]),
 )  # fmt: skip
+@example({"scale": 1.334440614822485e36}, "float32", 1)
 def test_any_statement_gives_a_contract_or_a_refusal(stated: dict[str, Any], dtype: str, channels: int | None) -> None:
     try:
         contract = choose_preprocess(argument=stated, dtype=dtype, channels=channels, size=(4, 4))

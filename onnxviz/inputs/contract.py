@@ -122,8 +122,9 @@ class Preprocess:
                     allowed=f"a useful part of {limits.min} to {limits.max}",
                     next_step="State quantization = {scale, zero_point}, or another preset such as 'raw'",
                 )
-        elif self.dtype == "float16" and np.abs(numbers).max() > np.finfo(np.float16).max:
-            raise invalid("scale", self.scale, "numbers that float16 can hold (up to 65504)")
+        elif self.dtype in ("float16", "float32") and not np.abs(numbers).max() <= np.finfo(self.dtype).max:
+            largest = float(np.finfo(self.dtype).max)
+            raise invalid("scale", self.scale, f"numbers that {self.dtype} can hold (up to {largest:.6g})")
 
     # --- pictures to views ---------------------------------------------------------------------------------------
 
