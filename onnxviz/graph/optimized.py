@@ -10,7 +10,6 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 __all__ = [
-    "ModelProto",
     "blocked_probe",
     "expose_every_value",
     "fix_input_shape",

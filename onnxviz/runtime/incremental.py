@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnxviz import backend
@@ -22,6 +21,9 @@ from onnxviz.runtime.bound_batch import aligned_empty
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.optimized import OptimizedGraph
 from onnxviz.runtime.sessions import Session, Watch, open_session
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["IncrementalRunner"]
 
@@ -87,7 +89,7 @@ class IncrementalRunner:
         threads = 1 if any(node.op_type == "LRN" for node in proto.graph.node) else self._workers
         return self._session(proto, [tensor.name for tensor in proto.graph.initializer], threads=threads)
 
-    def _session(self, proto: onnx.ModelProto, initializers: Sequence[str], *, threads: int) -> Session:
+    def _session(self, proto: ModelProto, initializers: Sequence[str], *, threads: int) -> Session:
         return open_session(
             proto.SerializeToString(), where=self._where, device=self._device, threads=threads, data_directory=None,
             optimize=not self._facts.bitwise, alone=False,

@@ -7,10 +7,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnxviz.errors import ModelError, UnsupportedOperatorError
@@ -18,6 +17,9 @@ from onnxviz.graph.incremental.plan import Plan, make_plan
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.incremental import IncrementalRunner
 from onnxviz.runtime.optimized import OptimizedGraph, optimize_graph
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["IncrementalPlans", "PlannedPatch"]
 
@@ -67,7 +69,7 @@ class IncrementalPlans:
 
     def __init__(
         self,
-        tapped: Callable[[Sequence[str]], onnx.ModelProto],
+        tapped: Callable[[Sequence[str]], ModelProto],
         *,
         where: str,
         source: str,

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -16,10 +16,13 @@ from onnxviz.errors import ModelError
 from onnxviz.graph.detached import LARGE, WEIGHTS_FILE, StoredWeight, detach_weights, stored_weights
 from onnxviz.graph.incremental.facts import GraphFacts
 from onnxviz.graph.incremental.shuffles import gather_shuffled_channels
-from onnxviz.graph.optimized import ModelProto, blocked_probe, expose_every_value, fix_input_shape, read_graph
+from onnxviz.graph.optimized import blocked_probe, expose_every_value, fix_input_shape, read_graph
 from onnxviz.runtime.bound_batch import aligned_empty
 from onnxviz.runtime.devices import CPU_PROVIDER, Device
 from onnxviz.runtime.sessions import Watch, open_session, ort_values
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["OptimizedGraph", "optimize_graph"]
 
