@@ -289,7 +289,7 @@ def test_occlusion(network: Network, request: pytest.FixtureRequest, tmp_path_fa
         torch, captum = request.getfixturevalue("torch"), request.getfixturevalue("captum")
     setting = open_setting(network, tmp_path_factory.getbasetemp(), zoo, CORES)
     if not enabled:
-        got = check(setting, 32, 96)
+        got = check(setting, 32, 36)
         assert (got.provenance.parameters["method"] == "plain") == (network.name == "vit_tiny")
         return
 
