@@ -154,9 +154,9 @@ def test_little_memory_and_fixed_batches_take_the_plain_way(squeezenet: Model, p
     got = ov.occlusion(squeezenet, photo, window=32, stride=64, memory=100_000)
     assert got.provenance.parameters["method"] == "plain"
     assert "of 100,000 allowed" in got.provenance.parameters["plan"]["why"]
-    for memory in (0, -5):
+    for memory in (0, -5, True, "2 GB", 1.5, None):
         with pytest.raises(InputError, match="not a number of bytes"):
-            ov.occlusion(squeezenet, photo, memory=memory)
+            ov.occlusion(squeezenet, photo, memory=memory)  # type: ignore[arg-type]
 
 
 def test_memory_that_runs_out_leads_to_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:

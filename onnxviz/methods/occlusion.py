@@ -192,7 +192,7 @@ class _Question:
 
     def __init__(
         self, model: Model, image: Any, *, target: TargetLike, window: Any, stride: Any, baseline: Any, regions: Any,
-        channels: Any, method: str, aggregate: str, edge: str, memory: int, interlaced: bool,
+        channels: Any, method: str, aggregate: str, edge: str, memory: Any, interlaced: bool,
     ) -> None:  # fmt: skip
         for name, given, allowed in (
             ("method", method, METHODS), ("aggregate", aggregate, AGGREGATES), ("edge", edge, EDGES),
@@ -201,7 +201,7 @@ class _Question:
                 raise InputError(
                     f"no such {name}", where="occlusion", got=repr(given), allowed=", ".join(map(repr, allowed))
                 )
-        if memory < 1:
+        if not _is_bytes(memory):
             raise InputError("not a number of bytes", where="memory", got=repr(memory), allowed="1 or more")
         preprocess = _image_contract(model)
         self.model, self.method, self.aggregate, self.memory = model, method, aggregate, int(memory)
@@ -302,6 +302,10 @@ class _Question:
         if self.aggregate == "mean":
             total = np.divide(total, covered, out=np.full_like(total, np.nan), where=covered > 0)
         return total
+
+
+def _is_bytes(given: Any) -> bool:
+    return isinstance(given, int | np.integer) and not isinstance(given, bool) and given >= 1
 
 
 def _regions(patches: Patches, size: tuple[int, ...]) -> NDArray[np.int64]:
