@@ -305,7 +305,7 @@ class _Question:
 
 
 def _is_bytes(given: Any) -> bool:
-    return isinstance(given, int | np.integer) and not isinstance(given, bool) and given >= 1
+    return isinstance(given, int | np.integer) and not isinstance(given, bool) and int(given) >= 1
 
 
 def _regions(patches: Patches, size: tuple[int, ...]) -> NDArray[np.int64]:

@@ -48,11 +48,12 @@ struct Placement {
 // The windows that one operator of an occluded network reads, made of what is known: `windows` gets `count` windows of
 // height x width pixels, each a crop of `original` (a map of the given layout: what the network computes without a
 // patch) with the pixels of `fresh` taken from the source of that position. A window may reach past the map; what lies
-// there is `border`, one pixel. Sources lie source_stride bytes apart (0: all positions share one) and have source_height x
-// source_width pixels of the same layout. Any element type: only bytes are moved.
+// there is `border`, one pixel. Sources lie source_stride bytes apart (0: all positions share one) and have
+// source_height x source_width pixels of the same layout. Any element type: only bytes are moved.
 //
 // Throws std::invalid_argument, before anything is written, where `fresh` is not empty and not inside both map and
-// source, or where a window reaches past the map and `border` is null. Runs on the caller's thread: each core works on positions of its own.
+// source, or where a window reaches past the map and `border` is null. Runs on the caller's thread: each core works on
+// positions of its own.
 void overlay_windows(const void* original, const ImageLayout& layout, const void* source, std::int64_t source_height,
                      std::int64_t source_width, std::size_t source_stride, const Placement* placements,
                      std::int64_t count, std::int64_t height, std::int64_t width, const void* border, void* windows);
