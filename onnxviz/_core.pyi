@@ -1,4 +1,5 @@
-from typing import Any, final
+from collections.abc import Callable
+from typing import Any, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,16 +7,73 @@ from numpy.typing import NDArray
 __version__: str
 
 @final
+class LevelArrays:
+    def __init__(
+        self,
+        *,
+        columns: int,
+        bits: int,
+        projected: bool,
+        random_access: bool,
+        codes: NDArray[np.uint8],
+        norm: NDArray[np.float64],
+        sum: NDArray[np.float64],
+        scale: NDArray[np.float32],
+        zero: NDArray[np.float32],
+        radius: NDArray[np.float32],
+        residual_low: NDArray[np.float32] | None = None,
+        residual_high: NDArray[np.float32] | None = None,
+    ) -> None: ...
+
+@final
 class NeighborIndex:
-    def __init__(self, bank: NDArray[np.float32] | NDArray[np.float64], metric: str, threads: int = 0) -> None: ...
+    @overload
+    def __init__(
+        self,
+        bank: NDArray[np.float32] | NDArray[np.float64],
+        metric: str,
+        mean: NDArray[np.float64],
+        reference: NDArray[np.float64],
+        scale: float,
+        basis: NDArray[np.float32],
+        levels: list[LevelArrays],
+        directions: NDArray[np.float64] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        files: list[tuple[str, int, int]],
+        columns: int,
+        float64: bool,
+        metric: str,
+        mean: NDArray[np.float64],
+        reference: NDArray[np.float64],
+        scale: float,
+        basis: NDArray[np.float32],
+        levels: list[LevelArrays],
+        directions: NDArray[np.float64] | None = None,
+    ) -> None: ...
+    def encode(self, first: int, count: int, threads: int = 0) -> None: ...
+    def choose_start(self, threads: int = 0) -> None: ...
+    @property
+    def start(self) -> tuple[int, int, int]: ...
+    @start.setter
+    def start(self, start: tuple[int, int, int]) -> None: ...
     def query(
         self, queries: NDArray[np.float32] | NDArray[np.float64], k: int, threads: int = 0
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
+    def query_all_rows(
+        self, k: int, threads: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
+    def within(
+        self, queries: NDArray[np.float32] | NDArray[np.float64], radius: float, threads: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]: ...
     @property
     def rows(self) -> int: ...
     @property
     def columns(self) -> int: ...
 
+def row_bytes(columns: int, bits: int) -> int: ...
 def accumulate_boxes(
     boxes: NDArray[np.int64], values: NDArray[np.float64], height: int, width: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...

@@ -18,10 +18,14 @@ from onnxviz.sums import limbs_total
 __all__ = [
     "ActivationStatistics",
     "Activations",
+    "ClassPurity",
     "Embedding",
     "Features",
     "Filters",
+    "Hubness",
     "ImageGrid",
+    "LabelSuspects",
+    "NearDuplicates",
     "Neighbors",
     "Occlusion",
     "OcclusionStep",
@@ -263,6 +267,141 @@ class Features:
     """(images,) class folder of each image, -1 unknown; None where folders told nothing."""
     class_names: tuple[str, ...] | None
     """Names of the class folders."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class NearDuplicates:
+    """Pairs of images far closer to each other than to other images: copies, crops, edits, frames of a burst."""
+
+    value: str
+    """The value whose activations are the features."""
+    pairs: IntArray
+    """(pairs, 2) index of an image into ``names``, and of its near-duplicate into ``other_names``; closest first."""
+    distances: NDArray[np.float64]
+    """(pairs,) distance in feature space."""
+    ratios: NDArray[np.float64]
+    """(pairs,) the distance as a share of the scale; the pairs are ordered by it."""
+    scales: NDArray[np.float64]
+    """(images,) for each of ``names`` the distance at which its ordinary neighbours lie."""
+    nearest: NDArray[np.float64]
+    """(images,) distance of its nearest image as a share of its scale."""
+    threshold: float
+    """Largest ratio of a pair."""
+    within: bool
+    """True where one set was compared with itself: ``other_names`` are its own, and the first index is the lower."""
+    names: tuple[str, ...]
+    other_names: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    other_labels: tuple[str, ...] | None
+    """(images,) class of each image in words, ``""`` unknown; None where the set has no classes."""
+    thumbnails: ImageArray
+    """(drawn, 2, side, side, 3) RGB of both images of the first pairs; none where the images were not given."""
+    provenance: Provenance
+
+    @property
+    def conflicting(self) -> NDArray[np.bool_]:
+        """(pairs,) True where both images have a known class, and not the same."""
+        if self.labels is None or self.other_labels is None:
+            return np.zeros(len(self.pairs), bool)
+        told = [(self.labels[first], self.other_labels[second]) for first, second in self.pairs]
+        return np.array([bool(first and second and first != second) for first, second in told], bool)
+
+    @property
+    def affected(self) -> IntArray:
+        """Index into ``names`` of every image that has a near-duplicate, ascending."""
+        return np.unique(self.pairs if self.within else self.pairs[:, 0])
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSuspects:
+    """Images by how many of their nearest neighbours bear another label."""
+
+    value: str
+    """The value whose activations are the features."""
+    ranking: IntArray
+    """(judged,) image index, the most suspicious first."""
+    scores: NDArray[np.float64]
+    """(images,) share of the neighbours with another label, 0 to 1; NaN where an image was not judged."""
+    voters: IntArray
+    """(images,) number of neighbours that were asked; 0 where an image was not judged."""
+    voted: IntArray
+    """(images,) the label that most of these neighbours bear; -1 where an image was not judged."""
+    neighbors: IntArray
+    """(images, k) index of the nearest labelled images, nearest first; -1 where an image has no label."""
+    distances: NDArray[np.float64]
+    """(images, k) their distances; NaN where an image has no label."""
+    names: tuple[str, ...]
+    classes: IntArray
+    """(images,) the label of each image, -1 unknown."""
+    class_names: tuple[str, ...] | None
+    shown: IntArray
+    """(shown,) image index of each thumbnail, ascending; empty where the images were not given."""
+    thumbnails: ImageArray
+    """(shown, side, side, 3) RGB of the first suspects and their neighbours."""
+    provenance: Provenance
+
+    @property
+    def contradicted(self) -> IntArray:
+        """The judged images none of whose neighbours bears their label, the most suspicious first."""
+        return np.asarray(self.ranking[self.scores[self.ranking] == 1])
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPurity:
+    """To which classes the nearest neighbours of each class belong."""
+
+    value: str
+    """The value whose activations are the features."""
+    classes: IntArray
+    """(classes,) number of each class that has images, ascending."""
+    counts: IntArray
+    """(classes,) its images."""
+    matrix: NDArray[np.float64]
+    """(classes, classes) mean share of the neighbours of an image of the row's class that are of the column's."""
+    n_neighbors: int
+    class_names: tuple[str, ...] | None
+    """Names by class number."""
+    provenance: Provenance
+
+    @property
+    def purity(self) -> NDArray[np.float64]:
+        """(classes,) mean share of the neighbours that are of the same class."""
+        return np.diagonal(self.matrix).copy()
+
+    @property
+    def chance(self) -> NDArray[np.float64]:
+        """(classes,) the purity that neighbours drawn at random would give."""
+        return np.asarray((self.counts - 1) / (self.counts.sum() - 1), np.float64)
+
+    @property
+    def ceiling(self) -> NDArray[np.float64]:
+        """(classes,) the highest purity possible: below 1 where a class has fewer other images than neighbours."""
+        return np.minimum((self.counts - 1) / self.n_neighbors, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Hubness:
+    """How often each image is among the nearest neighbours of others."""
+
+    value: str
+    """The value whose activations are the features."""
+    occurrences: IntArray
+    """(images,) N_k: the number of images that have this one among their k nearest; their mean is k."""
+    bad_occurrences: IntArray | None
+    """(images,) those of them that are of another class than this image; None without labels."""
+    skewness: float
+    """Third standardised moment of ``occurrences``: near 0 without hubs, above 1 with strong ones; 0 if all equal."""
+    hubs: IntArray
+    """Images that occur more often than the mean by two standard deviations, the most frequent first."""
+    antihubs: IntArray
+    """Images that are nobody's neighbour, those farthest from their own neighbours first."""
+    n_neighbors: int
+    names: tuple[str, ...]
+    shown: IntArray
+    """(shown,) image index of each thumbnail, ascending; empty where the images were not given."""
+    thumbnails: ImageArray
+    """(shown, side, side, 3) RGB of the first hubs and antihubs."""
     provenance: Provenance
 
 

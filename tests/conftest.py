@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from shared_fixtures import captum, faiss, torch, zoo
+from shared_fixtures import captum, faiss, small_disk, torch, zoo
 
-__all__ = ["captum", "faiss", "torch", "zoo"]
+__all__ = ["captum", "faiss", "small_disk", "torch", "zoo"]
 
 # Tests that start another Python must get the installed package there too, not the sources in the working folder.
 os.environ["PYTHONSAFEPATH"] = "1"

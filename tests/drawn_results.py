@@ -9,9 +9,13 @@ import numpy as np
 from onnxviz.results import (
     Activations,
     ActivationStatistics,
+    ClassPurity,
     Embedding,
     Filters,
+    Hubness,
     ImageGrid,
+    LabelSuspects,
+    NearDuplicates,
     Neighbors,
     Occlusion,
     Predictions,
@@ -150,6 +154,106 @@ def neighbors(*, labelled: bool = True) -> Neighbors:
         feature_accuracy=0.75 if labelled else None,
         pixel_accuracy=0.375 if labelled else None,
         provenance=provenance("neighbors"),
+    )
+
+
+def near_duplicates(pairs: int = 5, *, within: bool = True, labelled: bool = True, drawn: int = 24) -> NearDuplicates:
+    rng = np.random.default_rng(8)
+    count = 200
+    ratios = np.sort(rng.uniform(0, 0.25, pairs))
+    labels = tuple(CLASSES[number] for number in np.arange(count) % 3)
+    chosen = rng.permutation(count)[: 2 * pairs].reshape(2, pairs).T
+    chosen = np.sort(chosen, axis=1) if within else chosen
+    nearest = rng.beta(12, 4, count)
+    nearest[chosen[:, 0]] = ratios
+    if within:
+        nearest[chosen[:, 1]] = ratios
+    first = photos(min(pairs, drawn))
+    return NearDuplicates(
+        value="flatten",
+        pairs=chosen,
+        distances=ratios * 0.4,
+        ratios=ratios,
+        scales=np.full(count, 0.4),
+        nearest=nearest,
+        threshold=0.25,
+        within=within,
+        names=tuple(f"photo {index}.jpg" for index in range(count)),
+        other_names=tuple(f"photo {index}.jpg" if within else f"training/{index}.png" for index in range(count)),
+        labels=labels if labelled else None,
+        other_labels=labels if labelled else None,
+        thumbnails=np.stack([first, np.clip(first * 0.8 + 30, 0, 255).astype(np.uint8)], axis=1),
+        provenance=provenance("near_duplicates", n_neighbors=10),
+    )
+
+
+def label_suspects(suspects: int = 3, *, thumbnails: bool = True) -> LabelSuspects:
+    rng = np.random.default_rng(9)
+    count, k = 24, 6
+    classes = np.arange(count) % 3
+    neighbors = np.stack([rng.permutation(np.delete(np.arange(count), image))[:k] for image in range(count)])
+    scores = np.zeros(count)
+    voted = classes.copy()
+    for rank in range(suspects):
+        # The first suspects stand alone among another class, later ones have some company.
+        other, own = np.flatnonzero(classes == (rank + 1) % 3), np.flatnonzero(classes == rank % 3)
+        neighbors[rank] = np.concatenate([own[1 : 1 + rank], other])[:k]
+        scores[rank] = (classes[neighbors[rank]] != classes[rank]).mean()
+        voted[rank] = (rank + 1) % 3
+    shown = np.arange(count) if thumbnails else np.zeros(0, np.int64)
+    return LabelSuspects(
+        value="flatten",
+        ranking=np.argsort(-scores, kind="stable"),
+        scores=scores,
+        voters=np.full(count, k),
+        voted=voted,
+        neighbors=neighbors,
+        distances=np.sort(rng.uniform(0.1, 0.6, (count, k)), axis=1),
+        names=tuple(f"{CLASSES[number]}/{index}.png" for index, number in enumerate(classes)),
+        classes=classes,
+        class_names=CLASSES,
+        shown=shown,
+        thumbnails=photos(len(shown)),
+        provenance=provenance("label_suspects"),
+    )
+
+
+def class_purity(classes: int = 6, *, fewest: int = 40) -> ClassPurity:
+    rng = np.random.default_rng(10)
+    matrix = rng.dirichlet(np.ones(classes) * 0.3, classes) * 0.5 + np.eye(classes) * rng.uniform(
+        0.2, 0.8, (classes, 1)
+    )
+    return ClassPurity(
+        value="flatten",
+        classes=np.arange(classes),
+        counts=fewest + rng.integers(0, 60, classes) * 2,
+        matrix=matrix / matrix.sum(axis=1, keepdims=True),
+        n_neighbors=20,
+        class_names=tuple(f"class number {number}" for number in range(classes)),
+        provenance=provenance("class_purity"),
+    )
+
+
+def hubness(images: int = 300, *, labelled: bool = True, hubs: int = 8) -> Hubness:
+    rng = np.random.default_rng(11)
+    occurrences = rng.poisson(rng.gamma(1.5, 4, images))
+    deviation = occurrences - occurrences.mean() if images else np.zeros(0)
+    found = np.flatnonzero(deviation > 2 * deviation.std()) if images else np.zeros(0, np.int64)
+    found = found[np.argsort(-occurrences[found], kind="stable")][:hubs]
+    antihubs = np.flatnonzero(occurrences == 0)
+    shown = np.sort(np.concatenate([found[:12], antihubs[:12]]))
+    return Hubness(
+        value="flatten",
+        occurrences=occurrences,
+        bad_occurrences=rng.binomial(occurrences, 0.3) if labelled else None,
+        skewness=1.73,
+        hubs=found,
+        antihubs=antihubs,
+        n_neighbors=6,
+        names=tuple(f"photo {index}.jpg" for index in range(images)),
+        shown=shown,
+        thumbnails=photos(len(shown)),
+        provenance=provenance("hubness"),
     )
 
 

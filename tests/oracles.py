@@ -118,3 +118,84 @@ def occlusion_maps(
             total[top:bottom, left:right] += clean - scores[i, j]
             covered[top:bottom, left:right] += 1
     return scores, total, covered
+
+
+# -- What neighbours tell of a set of images -----------------------------------------------------------------------
+
+
+def near_duplicate_pairs(
+    first: np.ndarray, second: np.ndarray | None, metric: str, threshold: float, n_neighbors: int, least: float
+) -> tuple[dict[tuple[int, int], float], list[float], list[float]]:
+    """Pairs and their distance as a share of the scale, from all distances; each row's scale and nearest distance.
+
+    Pairs within one set have i < j.
+    """
+    bank = first if second is None else second
+    distances, order = nearest_rows(bank, first, len(bank), metric)
+    table = np.empty_like(distances)
+    np.put_along_axis(table, order, distances, axis=1)
+    tenth, nearest = [], []
+    for i in range(len(first)):
+        others = sorted(table[i, j] for j in range(len(bank)) if second is not None or j != i)
+        tenth.append(others[min(n_neighbors, len(others)) - 1])
+        nearest.append(others[0])
+    scales = [max(distance, least * float(np.median(tenth))) for distance in tenth]
+    pairs = {}
+    for i in range(len(first)):
+        for j in range(len(bank)):
+            if second is None and j <= i:
+                continue
+            scale = scales[i] if second is not None else min(scales[i], scales[j])
+            share = table[i, j] / scale if scale else 0.0 if table[i, j] == 0 else math.inf
+            if share <= threshold:
+                pairs[i, j] = share
+    return pairs, scales, nearest
+
+
+def disagreeing_neighbors(
+    rows: np.ndarray, labels: np.ndarray, n_neighbors: int, metric: str
+) -> dict[int, tuple[float, int, float, int]]:
+    """Of each labelled row with company in its class: share of other labels, voters, mean distance, winning label."""
+    known = [i for i in range(len(rows)) if labels[i] >= 0]
+    told = {}
+    for i in known:
+        others = [j for j in known if j != i]
+        distances, order = nearest_rows(rows[others], rows[i : i + 1], len(others), metric)
+        company = sum(labels[j] == labels[i] for j in others)
+        voters = min(n_neighbors, company)
+        if not voters:
+            continue
+        votes = [int(labels[others[place]]) for place in order[0, :voters]]
+        winner = max(votes, key=lambda label: (votes.count(label), -votes.index(label)))
+        told[i] = (
+            sum(vote != labels[i] for vote in votes) / voters,
+            voters,
+            float(distances[0, :voters].mean()),
+            winner,
+        )
+    return told
+
+
+def neighbor_class_shares(rows: np.ndarray, labels: np.ndarray, n_neighbors: int, metric: str) -> dict[int, dict]:
+    """For each class, the mean over its rows of the share of their nearest labelled others in each class."""
+    known = [i for i in range(len(rows)) if labels[i] >= 0]
+    shares: dict[int, dict[int, list[float]]] = {}
+    for i in known:
+        others = [j for j in known if j != i]
+        k = min(n_neighbors, len(others))
+        _, order = nearest_rows(rows[others], rows[i : i + 1], k, metric)
+        votes = [int(labels[others[place]]) for place in order[0]]
+        for label in {int(labels[j]) for j in known}:
+            shares.setdefault(int(labels[i]), {}).setdefault(label, []).append(votes.count(label) / k)
+    return {own: {other: float(np.mean(each)) for other, each in row.items()} for own, row in shares.items()}
+
+
+def k_occurrences(rows: np.ndarray, labels: np.ndarray, n_neighbors: int, metric: str) -> tuple[list[int], list[int]]:
+    """How many other rows have each row among their nearest; and how many of these have another label."""
+    counts, bad = [0] * len(rows), [0] * len(rows)
+    for i in range(len(rows)):
+        others = [j for j in range(len(rows)) if j != i]
+        for place in nearest_rows(rows[others], rows[i : i + 1], n_neighbors, metric)[1][0]:
+            counts[others[place]] += 1
+            bad[others[place]] += -1 not in (labels[i], labels[others[place]]) and labels[i] != labels[others[place]]
+    return counts, bad

@@ -1,8 +1,10 @@
-"""Fixtures that tests and benchmarks share: the folder of real models, and the independent implementations."""
+"""Fixtures that tests and benchmarks share: real models, the independent implementations, and a disk soon full."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,19 @@ def captum() -> object:
 def faiss() -> object:
     """faiss, an independent implementation; only the extra ``oracles`` has it."""
     return pytest.importorskip("faiss", reason=ORACLES_MISSING)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+    """A file system of 1 MB; None where this user may not mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = (
+        hasattr(os, "geteuid") and os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
+        ).returncode == 0
+    )  # fmt: skip
+    yield place if mounted else None
+    if mounted:
+        subprocess.run(["umount", str(place)], check=True)

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxviz import backend
+from onnxviz import _core, backend
+from onnxviz.backend import build
 from onnxviz.errors import DeviceError, InputError
 
 
@@ -56,8 +57,8 @@ def test_cuda_status_says_who_can_use_a_device() -> None:
 
 def test_a_build_without_cuda_asks_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     # `_cuda` as csrc/no_cuda makes it: onnxruntime could still use a device, so the driver itself is asked.
-    monkeypatch.setattr(backend._cuda, "compiled", lambda: False)
-    monkeypatch.setattr(backend._cuda, "why_not_compiled", lambda: "built with ONNXVIZ_CUDA=OFF")
+    monkeypatch.setattr(build._cuda, "compiled", lambda: False)
+    monkeypatch.setattr(build._cuda, "why_not_compiled", lambda: "built with ONNXVIZ_CUDA=OFF")
     status = backend.cuda_status.__wrapped__()
     assert not status.kernels
     assert status.kernels_reason == "built with ONNXVIZ_CUDA=OFF"
@@ -70,12 +71,12 @@ def test_a_device_describes_itself() -> None:
     status = backend.cuda_status()
     if not status.usable or not status.kernels:
         pytest.skip(f"no usable CUDA device: {status.reason or status.kernels_reason}")
-    for device in backend._cuda.devices():
+    for device in build._cuda.devices():
         assert device.name
         assert device.compute_capability >= (5, 0)
         assert device.memory > 1 << 28
         assert device.multiprocessors > 0
-    assert 0 < backend._cuda.runtime_version() // 1000 <= backend._cuda.driver_version() // 1000
+    assert 0 < build._cuda.runtime_version() // 1000 <= build._cuda.driver_version() // 1000
 
 
 def test_a_missing_core_is_explained() -> None:
@@ -90,7 +91,7 @@ def test_a_missing_core_is_explained() -> None:
 @pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
 def test_an_instruction_set_can_be_forced(level: str) -> None:
     done = in_new_process("from onnxviz import backend; print(backend.cpu_level())", ONNXVIZ_CPU=level)
-    if backend._core.cpu_runs(level):
+    if _core.cpu_runs(level):
         assert done.stdout.strip() == level
     else:
         assert "DeviceError" in done.stderr
@@ -99,7 +100,8 @@ def test_an_instruction_set_can_be_forced(level: str) -> None:
 def test_an_unknown_instruction_set_is_one_clear_sentence() -> None:
     code = """
 import numpy as np
-from onnxviz import backend
+from onnxviz import _core, backend
+from onnxviz.backend import build
 from onnxviz.errors import DeviceError
 for call in (backend.cpu_level, backend.build_config,
              lambda: backend.NeighborIndex(np.ones((2, 2), np.float32), metric="euclidean")):
@@ -117,7 +119,7 @@ for call in (backend.cpu_level, backend.build_config,
 
 
 def test_the_error_of_a_forced_level_is_taken_apart() -> None:
-    error = backend._forced_level_error(
+    error = build._forced_level_error(
         RuntimeError("ONNXVIZ_CPU=avx512: this processor cannot run it; allowed here: baseline, avx2")
     )
     assert isinstance(error, DeviceError)

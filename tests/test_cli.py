@@ -33,6 +33,18 @@ def pictures(folder: Path, count: int = 6) -> Path:
     return folder
 
 
+def classed_pictures(folder: Path) -> Path:
+    """Two class folders of six pictures each; those of ``b`` are redder."""
+    random_pixels = np.random.default_rng(2)
+    for number, name in enumerate("ab"):
+        (folder / name).mkdir(parents=True)
+        for index in range(6):
+            pixels = random_pixels.integers(0, 128, (8, 8, 3), dtype=np.uint8)
+            pixels[..., 0] += np.uint8(90 * number + 5 * index)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with tiny.onnx and images/."""
@@ -100,12 +112,12 @@ def endless_network() -> onnx.ModelProto:
 def test_audit_without_findings(place: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = command("audit", "tiny.onnx", "--preprocess", "unit", "-o", "r")
     assert code == 0
-    assert out.splitlines()[-2:] == ["0 findings, 4 checks passed, 10 not checked", str(Path("r", "index.html"))]
+    assert out.splitlines()[-2:] == ["0 findings, 4 checks passed, 11 not checked", str(Path("r", "index.html"))]
     # In a pipe, one plain line for each step.
     lines = err.splitlines()
-    assert lines[0] == "[ 1/13] tiny.onnx: opening"
-    assert lines[-1] == "[13/13] writing the report"
-    assert all(re.fullmatch(r"\[ ?\d+/13\] [ -~]+", line) for line in lines)
+    assert lines[0] == "[ 1/16] tiny.onnx: opening"
+    assert lines[-1] == "[16/16] writing the report"
+    assert all(re.fullmatch(r"\[ ?\d+/16\] [ -~]+", line) for line in lines)
     assert (place / "r" / "results.json").is_file()
 
 
@@ -170,6 +182,59 @@ def test_a_method_writes_its_picture_and_its_numbers(
     assert numbers["provenance"]["model"] == "tiny.onnx"
     assert len(numbers["provenance"]["model_sha256"]) == 64
     assert not list(place.glob(".onnxviz-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "result"),
+    [
+        (["duplicates", "tiny.onnx", "classed", "--threshold", "0.001"], "NearDuplicates"),
+        (["duplicates", "tiny.onnx", "images", "--against", "classed", "--threshold", "0.001"], "NearDuplicates"),
+        (["suspects", "tiny.onnx", "classed", "-k", "3"], "LabelSuspects"),
+        (["purity", "tiny.onnx", "classed", "-k", "3"], "ClassPurity"),
+        (["hubs", "tiny.onnx", "classed", "-k", "3"], "Hubness"),
+    ],
+)
+def test_a_question_on_the_feature_space_is_answered(
+    arguments: list[str], result: str, place: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    classed_pictures(place / "classed")
+    code, out, err = command(
+        *arguments, "--preprocess", "unit", "-o", "picture.png", "--json", "numbers.json", "--timeout", 300
+    )
+    assert code == 0, err
+    assert out.splitlines()[:2] == ["picture.png", "numbers.json"]
+    with Image.open(place / "picture.png") as picture:
+        assert np.ptp(np.asarray(picture.convert("L"))) > 100
+    numbers = json.loads((place / "numbers.json").read_bytes())
+    assert numbers["result"] == result
+    assert numbers["provenance"]["model"] == "tiny.onnx"
+    if result == "NearDuplicates":
+        assert out.splitlines()[2:] == [f"0 near-duplicate pairs, at most {numbers['threshold']:g} of the scale apart"]
+        assert numbers["within"] == ("--against" not in arguments)
+
+
+def test_duplicates_are_findings(place: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+    classed_pictures(place / "classed")
+    # The same bytes under another name, class and folder.
+    (place / "classed" / "b" / "copy.png").write_bytes((place / "classed" / "a" / "1.png").read_bytes())
+    (place / "images" / "leak.png").write_bytes((place / "classed" / "a" / "2.png").read_bytes())
+    options = ("--preprocess", "unit", "--threshold", 0.001)
+    code, out, _ = command("duplicates", "tiny.onnx", "classed", *options)
+    assert code == 1
+    assert out.splitlines() == [
+        "duplicates.png",
+        "0.000  a/1.png  b/copy.png",
+        "1 near-duplicate pair, at most 0.001 of the scale apart",
+    ]
+    arguments = ("duplicates", "tiny.onnx", "images", "--against", "classed", *options)
+    code, out, _ = command(*arguments)
+    assert code == 1
+    assert out.splitlines()[1] == "0.000  leak.png  a/2.png"
+    # Numbers on standard output stand there alone.
+    code, out, _ = command(*arguments, "--json", "-")
+    assert code == 1
+    assert json.loads(out)["pairs"] == [[6, 2]]
+    assert command(*arguments, "-q")[:2] == (1, "")
 
 
 def test_numbers_are_those_of_the_file(place: Path, command: Callable[..., tuple[int, str, str]]) -> None:
@@ -237,6 +302,12 @@ def test_inspect_lists_values(place: Path, command: Callable[..., tuple[int, str
         (["occlusion", "tiny.onnx", "images/0.png", "--baseline", "purple"], "purple"),
         (["neighbors", "tiny.onnx", "images", "-k", "6"], "neighbours"),
         (["embed", "tiny.onnx", "images", "--method", "umap"], "umap"),
+        (["duplicates", "tiny.onnx", "images", "--threshold", "2"], "--threshold"),
+        (["duplicates", "tiny.onnx", "images", "--against", "nowhere"], "nowhere"),
+        (["duplicates", "tiny.onnx", "images/0.png"], "too few images"),
+        (["suspects", "tiny.onnx", "images"], "one folder per class"),
+        (["purity", "tiny.onnx", "images"], "one folder per class"),
+        (["hubs", "tiny.onnx", "images", "-k", "6"], "neighbours"),
         (["paint"], "paint"),
         (["--colour"], "--colour"),
     ],
@@ -290,7 +361,10 @@ def test_version_and_help(command: Callable[..., tuple[int, str, str]]) -> None:
     assert out.startswith("onnxviz")
     code, out, _ = command("--help")
     assert code == 0
-    for name in ("audit", "inspect", "filters", "activations", "patches", "occlusion", "neighbors", "embed"):
+    for name in (
+        "audit", "inspect", "filters", "activations", "patches", "occlusion", "neighbors", "embed", "duplicates",
+        "suspects", "purity", "hubs",
+    ):  # fmt: skip
         assert re.search(rf"^  {name} ", out, re.MULTILINE), name
     code, shown, _ = command()
     assert (code, shown.strip()) == (0, out.strip())
@@ -337,7 +411,7 @@ def test_an_interrupt_ends_a_model_that_hangs(number: signal.Signals, code: int,
     process = start("audit", "endless.onnx", "images", cwd=place)
     assert process.stderr is not None
     # The report's unfinished folder is there, and the model is being opened.
-    assert process.stderr.readline() == "[ 1/13] endless.onnx: opening\n"
+    assert process.stderr.readline() == "[ 1/16] endless.onnx: opening\n"
     begin = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

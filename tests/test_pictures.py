@@ -33,6 +33,12 @@ GOLDEN: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "top_patches": (make.top_patches, {"scores": True}),
     "occlusion": (make.occlusion, {}),
     "neighbors": (make.neighbors, {}),
+    "near_duplicates": (make.near_duplicates, {}),
+    "near_duplicates_across": (lambda: make.near_duplicates(6, within=False, labelled=False), {"max_pairs": 3}),
+    "label_suspects": (make.label_suspects, {}),
+    "class_purity": (make.class_purity, {}),
+    "class_purity_many": (lambda: make.class_purity(60, fewest=2), {}),
+    "hubness": (make.hubness, {}),
     "embedding_tsne": (make.embedding, {}),
     "embedding_pca": (lambda: make.embedding("pca", classes=25), {}),
     "image_grid": (make.image_grid, {"seams": True}),
@@ -154,6 +160,48 @@ def test_neighbours_are_framed_by_class() -> None:
     assert count_color(unlabelled, colors.RIGHT) == 0
 
 
+def test_pairs_whose_labels_differ_are_framed() -> None:
+    result = make.near_duplicates()
+    differing = int(result.conflicting.sum())
+    assert 0 < differing < 5
+    figure = plot(result)
+    assert sum(text.startswith("✗ ") for text in texts(figure)) == 2 * differing
+    frames = count_color(pixels(figure), colors.WRONG)
+    same = dataclasses.replace(result, labels=("cat",) * 200, other_labels=("cat",) * 200)
+    # What remains is the chart's: its bars, its threshold.
+    assert frames - count_color(pixels(plot(same)), colors.WRONG) > 2000 * differing
+
+
+def test_images_with_a_near_duplicate_are_marked_in_the_chart() -> None:
+    marked = count_color(pixels(plot(make.near_duplicates(labelled=False))), colors.WRONG)
+    assert marked > count_color(pixels(plot(make.near_duplicates(0, labelled=False))), colors.WRONG) + 50
+
+
+def test_a_suspect_is_drawn_with_its_voters_only() -> None:
+    result = make.label_suspects(1)
+    few = dataclasses.replace(result, voters=np.full(24, 2))
+    assert count_color(pixels(plot(result)), colors.WRONG) > 2 * count_color(pixels(plot(few)), colors.WRONG)
+    assert "6 of 6 votes against it" in texts(plot(result))
+    assert "2 of 2 votes against it" in texts(plot(few))
+
+
+def test_purity_bars_are_as_long_as_the_purity() -> None:
+    result = make.class_purity(2)
+    lengths = []
+    for purity in (0.25, 0.75):
+        matrix = np.array([[purity, 1 - purity], [1 - purity, purity]])
+        lengths.append(count_color(pixels(plot(dataclasses.replace(result, matrix=matrix))), colors.BAR))
+    assert lengths[1] / lengths[0] == pytest.approx(3, abs=0.3)
+
+
+def test_hubs_are_marked_in_the_histogram() -> None:
+    result = make.hubness()
+    bars = count_color(pixels(plot(result)), colors.WRONG)
+    assert bars > 500
+    plain = dataclasses.replace(result, hubs=result.hubs[:0])
+    assert count_color(pixels(plot(plain)), colors.WRONG) == 0
+
+
 def test_dead_and_saturated_channels_are_counted() -> None:
     said = texts(plot(make.statistics()))
     assert "dead (1)" in said
@@ -264,6 +312,10 @@ def test_single_panels_go_into_given_axes(name: str) -> None:
 
 SEVERAL: dict[str, Callable[[], Any]] = {
     "neighbours": make.neighbors,
+    "near-duplicates": make.near_duplicates,
+    "label suspects": make.label_suspects,
+    "class purity": make.class_purity,
+    "hubness": make.hubness,
     "patches": make.top_patches,
     "occlusion": make.occlusion,
     "predictions": make.predictions,
@@ -291,6 +343,9 @@ def test_bad_subjects_and_options_are_input_errors() -> None:
         (make.image_grid(seams=False), {"seams": True}),
         (make.statistics(), {"sort": "name"}),
         (make.embedding(), {"point_size": -1}),
+        (make.near_duplicates(), {"max_pairs": 0}),
+        (make.label_suspects(), {"max_suspects": 0}),
+        (make.label_suspects(), {"max_neighbors": 0}),
     ):
         with pytest.raises(InputError):
             plot(result, **options)  # type: ignore[arg-type]
@@ -357,6 +412,13 @@ def test_hostile_names_draw_without_a_warning(name: str) -> None:
         dataclasses.replace(make.occlusion(), name=name, target=name, labels=other, provenance=hostile),
         dataclasses.replace(make.neighbors(), class_names=other, value=name),
         dataclasses.replace(make.embedding(), class_names=other),
+        dataclasses.replace(
+            make.near_duplicates(), labels=(name,) * 200, names=(name,) * 200, value=name, provenance=hostile
+        ),
+        dataclasses.replace(make.label_suspects(), class_names=other, names=(name,) * 24, value=name),
+        dataclasses.replace(make.class_purity(3), class_names=other, value=name),
+        dataclasses.replace(make.class_purity(40), class_names=(name,) * 40),
+        dataclasses.replace(make.hubness(), names=(name,) * 300, value=name),
         dataclasses.replace(make.predictions(), class_names=other, names=(name,) * 5),
         dataclasses.replace(make.filters((2, 3, 3, 3)), value=name),
         dataclasses.replace(make.activations((1, 2, 3, 3)), names=(name,), value=name),
@@ -434,6 +496,25 @@ DEGENERATE: dict[str, Callable[[], Any]] = {
     "twenty classes": lambda: make.embedding(classes=20),
     "unlabelled": lambda: dataclasses.replace(make.embedding(), classes=np.full(90, -1)),
     "unlabelled among many": lambda: dataclasses.replace(make.embedding(classes=60), classes=np.arange(90) - 1),
+    "no duplicates": lambda: make.near_duplicates(0),
+    "copies only": lambda: dataclasses.replace(
+        make.near_duplicates(), ratios=np.zeros(5), distances=np.zeros(5), nearest=np.zeros(200)
+    ),
+    "duplicates without thumbnails": lambda: make.near_duplicates(30, drawn=0),
+    "no suspects": lambda: make.label_suspects(0),
+    "nobody judged": lambda: dataclasses.replace(
+        make.label_suspects(0), ranking=np.zeros(0, np.int64), scores=np.full(24, np.nan)
+    ),
+    "suspects without thumbnails": lambda: make.label_suspects(thumbnails=False),
+    "two classes": lambda: make.class_purity(2),
+    "thirty classes": lambda: make.class_purity(30),
+    "thousand classes": lambda: make.class_purity(1000, fewest=1),
+    "no hubs": lambda: dataclasses.replace(
+        make.hubness(), hubs=np.zeros(0, np.int64), antihubs=np.zeros(0, np.int64), occurrences=np.full(300, 6)
+    ),
+    "one large hub": lambda: dataclasses.replace(
+        make.hubness(20, hubs=0), hubs=np.array([3]), occurrences=np.where(np.arange(20) == 3, 100_000, 1)
+    ),
     "one cell": lambda: make.image_grid(1, 1),
     "a row of cells": lambda: make.image_grid(1, 9),
     "empty cells": lambda: dataclasses.replace(make.image_grid(), cells=np.full((3, 4), -1)),

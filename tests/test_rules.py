@@ -13,11 +13,12 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from graphs import save, tiny_network
+from onnxviz.disk import write_file
 from onnxviz.embedded import embedded_sets
 from onnxviz.errors import InputError, LimitError
 from onnxviz.report import AuditResult, audit, writer
-from onnxviz.report.rules import RULES, ChannelCount, Difference, Facts, Scores, evaluate
-from onnxviz.report.writer import ReportFolder, write_file
+from onnxviz.report.rules import RULES, ChannelCount, Difference, Duplicates, Facts, Scores, evaluate
+from onnxviz.report.writer import ReportFolder
 from onnxviz.runtime.opening import load
 
 
@@ -69,6 +70,13 @@ def scores(**changed: Any) -> Scores:
         ("features_beat_pixels", Facts(feature_accuracy=0.3, pixel_accuracy=0.4, compared=40), "finding"),
         ("features_beat_pixels", Facts(feature_accuracy=0.4, pixel_accuracy=0.4, compared=40), "passed"),
         ("features_beat_pixels", Facts(feature_accuracy=0.3, pixel_accuracy=0.4, compared=19), "not checked"),
+        ("images_distinct", Facts(duplicates=Duplicates(200, 2, 1, 0, ())), "passed"),
+        ("images_distinct", Facts(duplicates=Duplicates(200, 3, 2, 0, ())), "finding"),
+        # One pair with two labels is a contradiction however many images there are.
+        ("images_distinct", Facts(duplicates=Duplicates(2000, 2, 1, 1, ("a (cat) and b (dog)",))), "finding"),
+        ("images_distinct", Facts(duplicates=Duplicates(20, 0, 0, 0, ())), "passed"),
+        ("images_distinct", Facts(duplicates=Duplicates(19, 19, 40, 3, ("a and b",))), "not checked"),
+        ("images_distinct", Facts(), "not checked"),
         ("batch_equals_single", Facts(batch=Difference(1.1e-4, 1.0, 0.0, "x")), "finding"),
         ("batch_equals_single", Facts(batch=Difference(0.9e-4, 1.0, 0.0, "x")), "passed"),
         ("batch_equals_single", Facts(batch=Difference(float("inf"), 1.0, 0.0, "x")), "finding"),

@@ -1,13 +1,23 @@
 #include "onnxviz/neighbors.h"
 
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+
+#include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "arrays.h"
 
 namespace onnxviz::bindings {
 namespace {
+
+using ByteMatrix = py::array_t<std::uint8_t, py::array::c_style>;
+using FloatArray = py::array_t<float, py::array::c_style>;
 
 template <class T>
 MatrixView<T> view(const py::array_t<T, py::array::c_style>& matrix, const char* what) {
@@ -24,57 +34,217 @@ Metric metric_named(const std::string& text) {
   throw std::invalid_argument("metric is '" + text + "'; allowed: 'euclidean', 'cosine'");
 }
 
-// The index together with the array whose memory it views.
+template <class T>
+T* memory(py::array_t<T, py::array::c_style>& array, std::int64_t elements, const char* what) {
+  if (array.size() != elements) {
+    throw std::invalid_argument(std::string(what) + " has " + std::to_string(array.size()) + " elements; needed: " +
+                                std::to_string(elements));
+  }
+  return array.mutable_data();
+}
+
+// The arrays of one level, held for as long as the index that writes and reads them.
+struct LevelArrays {
+  std::int64_t columns;
+  int bits;
+  bool projected;
+  bool random_access;
+  ByteMatrix codes;
+  DoubleArray norm;
+  DoubleArray sum;
+  FloatArray scale;
+  FloatArray zero;
+  FloatArray radius;
+  std::optional<FloatArray> residual_low;
+  std::optional<FloatArray> residual_high;
+
+  Level level(std::int64_t rows) {
+    const LevelShape shape{columns, bits, projected};
+    LevelMemory memories;
+    memories.codes = memory(codes, rows * shape.row_bytes(), "codes");
+    memories.norm = memory(norm, rows, "norm");
+    memories.sum = memory(sum, rows, "sum");
+    memories.scale = memory(scale, rows, "scale");
+    memories.zero = memory(zero, rows, "zero");
+    memories.radius = memory(radius, rows, "radius");
+    if (projected) {
+      if (!residual_low || !residual_high) throw std::invalid_argument("a projected level needs its residuals");
+      memories.residual_low = memory(*residual_low, rows, "residual_low");
+      memories.residual_high = memory(*residual_high, rows, "residual_high");
+    }
+    return {shape, memories, random_access};
+  }
+};
+
+using FileParts = std::vector<std::tuple<std::string, std::int64_t, std::int64_t>>;
+
+// The index together with the arrays whose memory it views.
 class Index {
  public:
   template <class T>
-  Index(py::array_t<T, py::array::c_style> bank, const std::string& metric, int threads)
-      : bank_(bank), index_(make(view(bank, "rows"), metric_named(metric), threads)) {}
+  Index(py::array_t<T, py::array::c_style> bank, const std::string& metric, const DoubleArray& mean,
+        const DoubleArray& reference, double scale, const FloatMatrix& basis, std::vector<LevelArrays> levels, std::optional<DoubleMatrix> directions)
+      : bank_(bank),
+        levels_(std::move(levels)),
+        directions_(std::move(directions)),
+        index_(make(rows_in_memory(view(bank, "rows")), metric, mean, reference, scale, basis)) {}
+
+  Index(const FileParts& files, std::int64_t columns, bool float64, const std::string& metric,
+        const DoubleArray& mean, const DoubleArray& reference, double scale, const FloatMatrix& basis, std::vector<LevelArrays> levels,
+        std::optional<DoubleMatrix> directions)
+      : levels_(std::move(levels)),
+        directions_(std::move(directions)),
+        index_(float64 ? make(rows_in_files<double>(parts(files), columns), metric, mean, reference, scale, basis)
+                       : make(rows_in_files<float>(parts(files), columns), metric, mean, reference, scale, basis)) {}
+
+  void encode(std::int64_t first, std::int64_t count, int threads) {
+    const py::gil_scoped_release release;
+    index_.encode(first, count, threads);
+  }
+
+  void choose_start(int threads) {
+    const py::gil_scoped_release release;
+    index_.choose_start(threads);
+  }
+
+  std::tuple<int, int, int> start() const {
+    const StartLevels start = index_.start();
+    return {start.single, start.batch, start.plain};
+  }
+  void set_start(std::tuple<int, int, int> start) {
+    index_.set_start({std::get<0>(start), std::get<1>(start), std::get<2>(start)});
+  }
 
   template <class T>
   std::pair<DoubleMatrix, py::array_t<std::int64_t>> query(const py::array_t<T, py::array::c_style>& queries,
                                                            std::int64_t k, int threads) const {
     const MatrixView<T> rows = view(queries, "queries");
-    if (k < 1 || k > index_.rows()) {
-      throw std::invalid_argument("k is " + std::to_string(k) + "; allowed: 1 to " + std::to_string(index_.rows()));
-    }
-    DoubleMatrix distances({rows.rows, k});
-    py::array_t<std::int64_t> indices({rows.rows, k});
-    double* distance = distances.mutable_data();
-    std::int64_t* index = indices.mutable_data();
+    return answer(rows.rows, k, [&](double* distances, std::int64_t* indices) {
+      index_.query(rows, k, distances, indices, threads);
+    });
+  }
+
+  std::pair<DoubleMatrix, py::array_t<std::int64_t>> query_all_rows(
+      std::int64_t k, int threads, const std::function<void(std::int64_t, std::int64_t)>& progress) const {
+    return answer(rows(), k, [&](double* distances, std::int64_t* indices) {
+      index_.query_all_rows(k, distances, indices, threads, [&](std::int64_t done, std::int64_t of) {
+        const py::gil_scoped_acquire acquire;
+        // A Ctrl-C ends the search.
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        if (progress) progress(done, of);
+      });
+    });
+  }
+
+  template <class T>
+  std::tuple<py::array, py::array, py::array> within(const py::array_t<T, py::array::c_style>& queries, double radius,
+                                                     int threads) const {
+    const MatrixView<T> rows = view(queries, "queries");
+    WithinRadius found;
     {
       const py::gil_scoped_release release;
-      index_.query(rows, k, distance, index, threads);
+      found = index_.within(rows, radius, threads);
     }
-    return {std::move(distances), std::move(indices)};
+    return {array(found.offsets), array(found.indices), array(found.distances)};
   }
 
   std::int64_t rows() const { return index_.rows(); }
   std::int64_t columns() const { return index_.columns(); }
 
  private:
-  template <class T>
-  static NeighborIndex make(MatrixView<T> bank, Metric metric, int threads) {
+  template <class Source>
+  NeighborIndex make(Source source, const std::string& metric, const DoubleArray& mean, const DoubleArray& reference,
+                     double scale, const FloatMatrix& basis) {
+    IndexSetup setup;
+    setup.metric = metric_named(metric);
+    setup.mean.assign(mean.data(), mean.data() + mean.size());
+    setup.reference.assign(reference.data(), reference.data() + reference.size());
+    setup.scale = scale;
+    setup.basis = view(basis, "directions");
+    const std::int64_t rows = source->rows();
+    for (LevelArrays& level : levels_) setup.levels.push_back(level.level(rows));
+    if (directions_) setup.directions = memory(*directions_, 2 * rows, "directions");
     const py::gil_scoped_release release;
-    return NeighborIndex(bank, metric, threads);
+    return NeighborIndex(std::move(source), std::move(setup));
+  }
+
+  static std::vector<RowFile> parts(const FileParts& files) {
+    std::vector<RowFile> result;
+    for (const auto& [path, offset, rows] : files) result.push_back({path, offset, rows});
+    return result;
+  }
+
+  template <class Call>
+  std::pair<DoubleMatrix, py::array_t<std::int64_t>> answer(std::int64_t queries, std::int64_t k,
+                                                            const Call& call) const {
+    if (k < 1 || k > rows()) {
+      throw std::invalid_argument("k is " + std::to_string(k) + "; allowed: 1 to " + std::to_string(rows()));
+    }
+    DoubleMatrix distances({queries, k});
+    py::array_t<std::int64_t> indices({queries, k});
+    double* distance = distances.mutable_data();
+    std::int64_t* index = indices.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      call(distance, index);
+    }
+    return {std::move(distances), std::move(indices)};
+  }
+
+  template <class T>
+  static py::array array(const std::vector<T>& numbers) {
+    return py::array_t<T>(static_cast<py::ssize_t>(numbers.size()), numbers.data());
   }
 
   py::array bank_;
+  std::vector<LevelArrays> levels_;
+  std::optional<DoubleMatrix> directions_;
   NeighborIndex index_;
 };
 
 }  // namespace
 
 void register_neighbors(py::module_& module) {
+  py::class_<LevelArrays>(module, "LevelArrays", py::is_final(), plain_metaclass(),
+                          "The memory of one level of a NeighborIndex.")
+      .def(py::init<std::int64_t, int, bool, bool, ByteMatrix, DoubleArray, DoubleArray, FloatArray, FloatArray,
+                    FloatArray, std::optional<FloatArray>, std::optional<FloatArray>>(),
+           py::kw_only(), py::arg("columns"), py::arg("bits"), py::arg("projected"), py::arg("random_access"),
+           py::arg("codes").noconvert(), py::arg("norm").noconvert(), py::arg("sum").noconvert(),
+           py::arg("scale").noconvert(), py::arg("zero").noconvert(), py::arg("radius").noconvert(),
+           py::arg("residual_low").noconvert() = py::none(), py::arg("residual_high").noconvert() = py::none());
+  module.def(
+      "row_bytes",
+      [](std::int64_t columns, int bits) { return LevelShape{columns, bits, false}.row_bytes(); },
+      py::arg("columns"), py::arg("bits"), "Bytes of a row's codes.");
   py::class_<Index>(module, "NeighborIndex", py::is_final(), plain_metaclass(),
                     "Exact nearest neighbours of the rows of one matrix.")
-      .def(py::init<FloatMatrix, const std::string&, int>(), py::arg("bank").noconvert(), py::arg("metric"),
-           py::arg("threads") = 0)
-      .def(py::init<DoubleMatrix, const std::string&, int>(), py::arg("bank").noconvert(), py::arg("metric"),
-           py::arg("threads") = 0)
+      .def(py::init<FloatMatrix, const std::string&, const DoubleArray&, const DoubleArray&, double, const FloatMatrix&,
+                    std::vector<LevelArrays>, std::optional<DoubleMatrix>>(),
+           py::arg("bank").noconvert(), py::arg("metric"), py::arg("mean"), py::arg("reference"), py::arg("scale"), py::arg("basis"),
+           py::arg("levels"), py::arg("directions").noconvert() = py::none())
+      .def(py::init<DoubleMatrix, const std::string&, const DoubleArray&, const DoubleArray&, double, const FloatMatrix&,
+                    std::vector<LevelArrays>, std::optional<DoubleMatrix>>(),
+           py::arg("bank").noconvert(), py::arg("metric"), py::arg("mean"), py::arg("reference"), py::arg("scale"), py::arg("basis"),
+           py::arg("levels"), py::arg("directions").noconvert() = py::none())
+      .def(py::init<const FileParts&, std::int64_t, bool, const std::string&, const DoubleArray&, const DoubleArray&, double,
+                    const FloatMatrix&, std::vector<LevelArrays>, std::optional<DoubleMatrix>>(),
+           py::arg("files"), py::arg("columns"), py::arg("float64"), py::arg("metric"), py::arg("mean"), py::arg("reference"),
+           py::arg("scale"), py::arg("basis"), py::arg("levels"), py::arg("directions").noconvert() = py::none())
+      .def("encode", &Index::encode, py::arg("first"), py::arg("count"), py::arg("threads") = 0,
+           "Fill the levels' memory for some rows.")
+      .def("choose_start", &Index::choose_start, py::arg("threads") = 0,
+           "Try the levels on a sample of the rows and keep the start that costs least.")
+      .def_property("start", &Index::start, &Index::set_start)
       .def("query", &Index::query<float>, py::arg("queries").noconvert(), py::arg("k"), py::arg("threads") = 0)
       .def("query", &Index::query<double>, py::arg("queries").noconvert(), py::arg("k"), py::arg("threads") = 0,
            "Distances and row numbers of the k nearest rows, nearest first.")
+      .def("query_all_rows", &Index::query_all_rows, py::arg("k"), py::arg("threads") = 0,
+           py::arg("progress") = std::function<void(std::int64_t, std::int64_t)>(),
+           "The same with every row of the bank as a query; each finds itself, too.")
+      .def("within", &Index::within<float>, py::arg("queries").noconvert(), py::arg("radius"), py::arg("threads") = 0)
+      .def("within", &Index::within<double>, py::arg("queries").noconvert(), py::arg("radius"), py::arg("threads") = 0,
+           "Offsets, row numbers and distances of all rows within a radius, nearest first.")
       .def_property_readonly("rows", &Index::rows)
       .def_property_readonly("columns", &Index::columns);
 }

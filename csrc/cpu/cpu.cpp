@@ -32,7 +32,8 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 
 #elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
@@ -54,7 +55,7 @@ bool has_avx512() {
   for (const int bit : {16, 17, 30, 31}) {
     if ((leaf7[1] >> bit & 1) == 0) return false;
   }
-  return true;
+  return (leaf7[2] >> 11 & 1) != 0;  // VNNI
 }
 
 #else

@@ -3,51 +3,43 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
-#include <string>
 #include <type_traits>
+#include <utility>
 
-#include "onnxviz/build_facts.h"
-#include "onnxviz/cpu.h"
-#include "parallel.h"
+#include "kernels_in_use.h"
 
 namespace onnxviz {
 namespace {
 
 // Squares of numbers up to here, summed over any row that fits in memory, stay finite.
 constexpr double largest_number = 1e150;
-constexpr std::int64_t rows_per_task = 256;
 
-const DistanceKernels& kernels_in_use() {
-  switch (level_in_use()) {
-#if ONNXVIZ_HAS_AVX512
-    case CpuLevel::avx512:
-      return avx512::distance_kernels;
-#endif
-#if ONNXVIZ_HAS_AVX2
-    case CpuLevel::avx2:
-      return avx2::distance_kernels;
-#endif
-    default:
-      return baseline::distance_kernels;
-  }
-}
-
-// The largest absolute value of the row, or -1 where one is not finite or too large.
+// The largest absolute value of the row; throws where one is not finite or too large.
 template <class T>
-double checked_maximum(const T* row, std::int64_t columns) {
-  double maximum = 0;
+double checked_maximum(const T* row, std::int64_t columns, const char* what, std::int64_t number) {
+  // Several at a time, so that the compiler can keep them in one register.
+  constexpr std::int64_t lanes = 16;
+  T maxima[lanes] = {};
   bool fine = true;
-  for (std::int64_t j = 0; j < columns; ++j) {
-    const double size = std::fabs(static_cast<double>(row[j]));
-    fine &= size <= largest_number;  // false for NaN too
-    maximum = std::max(maximum, size);
+  std::int64_t j = 0;
+  for (; j + lanes <= columns; j += lanes) {
+    for (std::int64_t l = 0; l < lanes; ++l) {
+      const T size = std::fabs(row[j + l]);
+      maxima[l] = size > maxima[l] ? size : maxima[l];
+      fine &= size == size;
+    }
   }
-  return fine ? maximum : -1;
-}
-
-[[noreturn]] void refuse_row(const char* what, std::int64_t row) {
-  throw std::invalid_argument("row " + std::to_string(row) + " of the " + what +
-                              " holds NaN, infinity or a number beyond 1e150");
+  for (; j < columns; ++j) {
+    const T size = std::fabs(row[j]);
+    maxima[0] = size > maxima[0] ? size : maxima[0];
+    fine &= size == size;
+  }
+  const auto maximum = static_cast<double>(*std::max_element(maxima, maxima + lanes));
+  if (!fine || !(maximum <= largest_number)) {
+    throw std::invalid_argument("row " + std::to_string(number) + " of the " + what +
+                                " holds NaN, infinity or a number beyond 1e150");
+  }
+  return maximum;
 }
 
 template <class T>
@@ -73,50 +65,52 @@ Normalization normalize(const T* row, std::int64_t columns, double maximum) {
 }  // namespace
 
 template <class T>
-Rows<T>::Rows(MatrixView<T> bank, Metric metric, int threads)
-    : bank_(bank), metric_(metric), kernels_(kernels_in_use()) {
-  if (bank.rows < 1 || bank.columns < 1) throw std::invalid_argument("the bank has no rows or no columns");
-  const auto count = static_cast<std::size_t>(bank.rows);
-  std::vector<double> maxima(count);
-  if (cosine()) normalizations_.resize(count);
-  const std::int64_t tasks = (bank.rows + rows_per_task - 1) / rows_per_task;
-  parallel_for(tasks, threads, [&](std::int64_t task) {
-    const std::int64_t end = std::min(bank.rows, (task + 1) * rows_per_task);
-    for (std::int64_t i = task * rows_per_task; i < end; ++i) {
-      const auto position = static_cast<std::size_t>(i);
-      maxima[position] = checked_maximum(bank.row(i), bank.columns);
-      if (cosine() && maxima[position] >= 0) {
-        normalizations_[position] = normalize(bank.row(i), bank.columns, maxima[position]);
-      }
-    }
-  });
-  for (std::size_t i = 0; i < count; ++i) {
-    if (maxima[i] < 0) refuse_row("bank", static_cast<std::int64_t>(i));
-  }
-  // The elements of a direction are at most 1, give or take the rounding of its norm.
-  maximum_ = cosine() ? 1.0 : *std::max_element(maxima.begin(), maxima.end());
+Rows<T>::Rows(std::shared_ptr<const RowSource<T>> source, Metric metric, double* directions)
+    : source_(std::move(source)), metric_(metric), directions_(directions), kernels_(distance_kernels_in_use()) {
+  if (count() < 1 || columns() < 1) throw std::invalid_argument("the bank has no rows or no columns");
+  if (cosine() && directions_ == nullptr) throw std::invalid_argument("cosine needs memory for the rows' directions");
 }
 
 template <class T>
 template <class U>
-QueryRow Rows<T>::read_query(const U* row, std::int64_t number) const {
-  const double maximum = checked_maximum(row, columns());
-  if (maximum < 0) refuse_row("queries", number);
-  QueryRow query;
-  query.elements.resize(static_cast<std::size_t>(columns()));
-  if (!cosine()) {
-    std::copy(row, row + columns(), query.elements.begin());
-    return query;
+void Rows<T>::write(const U* elements, const Normalization& normalization, ExactRow& row) const {
+  row.elements.resize(static_cast<std::size_t>(columns()));
+  row.without_direction = cosine() && normalization.norm == 0;
+  if (row.without_direction) {
+    std::fill(row.elements.begin(), row.elements.end(), 0.0);
+  } else if (cosine()) {
+    std::transform(elements, elements + columns(), row.elements.begin(), normalization);
+  } else {
+    std::copy(elements, elements + columns(), row.elements.begin());
   }
-  const Normalization normalization = normalize(row, columns(), maximum);
-  query.without_direction = normalization.norm == 0;
-  if (!query.without_direction) std::transform(row, row + columns(), query.elements.begin(), normalization);
-  return query;
 }
 
 template <class T>
-double Rows<T>::squared_distance(std::int64_t row, const QueryRow& query) const {
-  const T* elements = bank_.row(row);
+void Rows<T>::admit(std::int64_t number, const T* elements, ExactRow& row) const {
+  const double maximum = checked_maximum(elements, columns(), "bank", number);
+  Normalization normalization;
+  if (cosine()) {
+    normalization = normalize(elements, columns(), maximum);
+    directions_[2 * number] = normalization.scale;
+    directions_[2 * number + 1] = normalization.norm;
+  }
+  write(elements, normalization, row);
+}
+
+template <class T>
+void Rows<T>::read(std::int64_t number, const T* elements, ExactRow& row) const {
+  write(elements, cosine() ? direction(number) : Normalization{}, row);
+}
+
+template <class T>
+template <class U>
+void Rows<T>::read_query(std::int64_t number, const U* elements, ExactRow& row) const {
+  const double maximum = checked_maximum(elements, columns(), "queries", number);
+  write(elements, cosine() ? normalize(elements, columns(), maximum) : Normalization{}, row);
+}
+
+template <class T>
+double Rows<T>::squared_distance(std::int64_t number, const T* elements, const ExactRow& query) const {
   const double* other = query.elements.data();
   if (!cosine()) {
     if constexpr (std::is_same_v<T, float>) {
@@ -125,8 +119,8 @@ double Rows<T>::squared_distance(std::int64_t row, const QueryRow& query) const 
       return kernels_.float64(elements, other, columns());
     }
   }
-  if (query.without_direction || without_direction(row)) return 2;
-  const Normalization& normalization = normalizations_[static_cast<std::size_t>(row)];
+  const Normalization normalization = direction(number);
+  if (query.without_direction || normalization.norm == 0) return 2;
   if constexpr (std::is_same_v<T, float>) {
     return kernels_.normalized_float32(elements, normalization.scale, normalization.norm, other, columns());
   } else {
@@ -136,9 +130,9 @@ double Rows<T>::squared_distance(std::int64_t row, const QueryRow& query) const 
 
 template class Rows<float>;
 template class Rows<double>;
-template QueryRow Rows<float>::read_query(const float*, std::int64_t) const;
-template QueryRow Rows<float>::read_query(const double*, std::int64_t) const;
-template QueryRow Rows<double>::read_query(const float*, std::int64_t) const;
-template QueryRow Rows<double>::read_query(const double*, std::int64_t) const;
+template void Rows<float>::read_query(std::int64_t, const float*, ExactRow&) const;
+template void Rows<float>::read_query(std::int64_t, const double*, ExactRow&) const;
+template void Rows<double>::read_query(std::int64_t, const float*, ExactRow&) const;
+template void Rows<double>::read_query(std::int64_t, const double*, ExactRow&) const;
 
 }  // namespace onnxviz

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -20,8 +22,8 @@ struct Normalization {
   }
 };
 
-// One query in float64, normalised for cosine.
-struct QueryRow {
+// One row in float64, normalised for cosine.
+struct ExactRow {
   std::vector<double> elements;
   bool without_direction = false;  // a row of zeros under cosine: as far from everything as directions at right angles
 };
@@ -30,38 +32,38 @@ struct QueryRow {
 template <class T>
 class Rows {
  public:
-  // Throws std::invalid_argument for an empty bank, or by row for what cannot be measured.
-  Rows(MatrixView<T> bank, Metric metric, int threads);
+  // `directions` as in IndexSetup. Throws std::invalid_argument for an empty bank.
+  Rows(std::shared_ptr<const RowSource<T>> source, Metric metric, double* directions);
 
-  std::int64_t count() const { return bank_.rows; }
-  std::int64_t columns() const { return bank_.columns; }
+  std::int64_t count() const { return source_->rows(); }
+  std::int64_t columns() const { return source_->columns(); }
   bool cosine() const { return metric_ == Metric::cosine; }
+  const RowSource<T>& source() const { return *source_; }
 
-  // No element is larger than this in size.
-  double maximum() const { return maximum_; }
+  // Reads row `number` of the bank, which lies at `elements`, for the first time: remembers its direction.
+  void admit(std::int64_t number, const T* elements, ExactRow& row) const;
 
-  double element(std::int64_t row, std::int64_t column) const {
-    const T raw = bank_.row(row)[column];
-    return cosine() ? normalizations_[static_cast<std::size_t>(row)](raw) : static_cast<double>(raw);
-  }
+  // Row `number` of the bank once more.
+  void read(std::int64_t number, const T* elements, ExactRow& row) const;
 
-  bool without_direction(std::int64_t row) const {
-    return cosine() && normalizations_[static_cast<std::size_t>(row)].norm == 0;
-  }
-
-  // Row `number` of the queries; throws std::invalid_argument, naming it, for what cannot be measured.
+  // Row `number` of the queries. Like admit, throws std::invalid_argument for what cannot be measured.
   template <class U>
-  QueryRow read_query(const U* row, std::int64_t number) const;
+  void read_query(std::int64_t number, const U* elements, ExactRow& row) const;
 
-  // The squared distance that neighbors.h defines.
-  double squared_distance(std::int64_t row, const QueryRow& query) const;
+  // The squared distance that neighbors.h defines, of row `number`, which lies at `elements`.
+  double squared_distance(std::int64_t number, const T* elements, const ExactRow& query) const;
 
  private:
-  MatrixView<T> bank_;
+  Normalization direction(std::int64_t number) const {
+    return {directions_[2 * number], directions_[2 * number + 1]};
+  }
+  template <class U>
+  void write(const U* elements, const Normalization& normalization, ExactRow& row) const;
+
+  std::shared_ptr<const RowSource<T>> source_;
   Metric metric_;
+  double* directions_;
   const DistanceKernels& kernels_;
-  std::vector<Normalization> normalizations_;  // cosine only
-  double maximum_ = 0;
 };
 
 }  // namespace onnxviz

@@ -1,10 +1,11 @@
-// The k nearest rows of one query among those seen so far, and the rows that may still belong to them.
+// Rows that may be the answer to one query, gathered until their exact distances decide.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <limits>
-#include <utility>
 #include <vector>
 
 namespace onnxviz {
@@ -18,27 +19,64 @@ struct Neighbor {
   }
 };
 
-// Exact is a function from a row number to its exact squared distance. Bounds are of that distance times scale_squared.
+// A distance that several threads, each with rows of its own, lower together. Whoever reads an old one is only slower.
+class SharedThreshold {
+ public:
+  double get() const { return value_.load(std::memory_order_relaxed); }
+
+  void lower(double value) {
+    double seen = get();
+    while (value < seen && !value_.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+    }
+  }
+
+ private:
+  std::atomic<double> value_{std::numeric_limits<double>::infinity()};
+};
+
+// Bounds and thresholds are distances times `scale`. Exact is a function of (rows, count, squared distances to fill).
 template <class Exact>
 class Shortlist {
  public:
-  Shortlist(std::int64_t k, double scale_squared, Exact exact)
+  // The k nearest rows; `shared` is lowered as they are found.
+  Shortlist(std::int64_t k, double scale, std::int64_t at_once, SharedThreshold& shared, Exact exact)
       : k_(static_cast<std::size_t>(k)),
         limit_(std::max<std::size_t>(4096, 16 * k_)),
-        scale_squared_(scale_squared),
+        scale_(scale),
+        at_once_(static_cast<std::size_t>(at_once)),
+        shared_(&shared),
         exact_(std::move(exact)) {}
 
-  // A row with a lower bound above this one is farther than k others, and need not be offered.
-  double threshold() const { return threshold_; }
+  // All rows whose squared distance `inside` accepts; none that it accepts has a lower bound above `threshold`.
+  Shortlist(double threshold, bool (*inside)(double squared, double radius), double radius, double scale,
+            std::int64_t at_once, SharedThreshold& shared, Exact exact)
+      : k_(0),
+        limit_(4096),
+        scale_(scale),
+        at_once_(static_cast<std::size_t>(at_once)),
+        shared_(&shared),
+        exact_(std::move(exact)),
+        inside_(inside),
+        radius_(radius) {
+    shared_->lower(threshold);
+  }
 
+  bool radius_only() const { return inside_ != nullptr; }
+
+  // A row with a lower bound above this one is no answer, and need not be offered.
+  double threshold() const { return shared_->get(); }
+
+  // Every row at most once. An upper bound on a computed distance.
   void offer(double lower, double upper, std::int64_t row) {
     candidates_.push_back({lower, row});
-    keep_smallest(uppers_, upper);
-    if (uppers_.size() == k_) threshold_ = std::min(threshold_, uppers_.front());
+    if (!radius_only()) {
+      keep_smallest(uppers_, upper);
+      if (uppers_.size() == k_) shared_->lower(uppers_.front());
+    }
     if (candidates_.size() >= limit_) settle();
   }
 
-  // The k nearest of the rows offered (all, if they are fewer), in no order.
+  // The answer among the rows offered, in no order.
   std::vector<Neighbor> take_best() {
     settle();
     return std::move(best_);
@@ -69,21 +107,42 @@ class Shortlist {
   // Exact distances for the candidates, most promising first, until the bounds say that the rest is farther.
   void settle() {
     std::sort(candidates_.begin(), candidates_.end());
-    for (const Candidate& candidate : candidates_) {
-      if (candidate.lower > threshold_) break;
-      keep_smallest(best_, Neighbor{exact_(candidate.row), candidate.row});
-      if (best_.size() == k_) threshold_ = std::min(threshold_, best_.front().squared * scale_squared_);
+    std::vector<std::int64_t> rows;
+    std::vector<double> squared;
+    for (std::size_t i = 0; i < candidates_.size();) {
+      rows.clear();
+      const double limit = threshold();
+      for (; i < candidates_.size() && rows.size() < at_once_ && candidates_[i].lower <= limit; ++i) {
+        rows.push_back(candidates_[i].row);
+      }
+      if (rows.empty()) break;
+      squared.resize(rows.size());
+      exact_(rows.data(), static_cast<std::int64_t>(rows.size()), squared.data());
+      for (std::size_t j = 0; j < rows.size(); ++j) accept({squared[j], rows[j]});
     }
     candidates_.clear();
   }
 
+  void accept(Neighbor neighbor) {
+    if (radius_only()) {
+      if (inside_(neighbor.squared, radius_)) best_.push_back(neighbor);
+      return;
+    }
+    keep_smallest(best_, neighbor);
+    // The root is rounded, hence a little more than it.
+    if (best_.size() == k_) shared_->lower(std::sqrt(best_.front().squared) * scale_ * (1 + 0x1p-50));
+  }
+
   std::size_t k_;
   std::size_t limit_;
-  double scale_squared_;
+  double scale_;
+  std::size_t at_once_;
+  SharedThreshold* shared_;
   Exact exact_;
-  double threshold_ = std::numeric_limits<double>::infinity();
+  bool (*inside_)(double, double) = nullptr;
+  double radius_ = 0;
   std::vector<double> uppers_;  // heap: the k smallest upper bounds
-  std::vector<Neighbor> best_;  // heap
+  std::vector<Neighbor> best_;  // heap of the k nearest; all of them where a radius decides
   std::vector<Candidate> candidates_;
 };
 

@@ -10,13 +10,18 @@ import typer
 
 from onnxviz.cli.activations import activations
 from onnxviz.cli.audit import audit
+from onnxviz.cli.duplicates import duplicates
 from onnxviz.cli.embed import embed
+from onnxviz.cli.features import features
 from onnxviz.cli.filters import filters
+from onnxviz.cli.hubs import hubs
 from onnxviz.cli.inspect import inspect
 from onnxviz.cli.neighbors import neighbors
 from onnxviz.cli.occlusion import occlusion
 from onnxviz.cli.patches import patches
+from onnxviz.cli.purity import purity
 from onnxviz.cli.supervise import INTERRUPTED, fail, report_crash
+from onnxviz.cli.suspects import suspects
 from onnxviz.cli.terminal import tolerant
 
 __all__ = ["app", "main"]
@@ -34,7 +39,10 @@ app = typer.Typer(
     help="A microscope for exported models: what happens inside a .onnx network, what its features look for, and why "
     "it decided as it did. Exit codes: 0 done, 1 findings, 2 error, 130 interrupted.",
 )
-for command in (audit, inspect, filters, activations, patches, occlusion, neighbors, embed):
+for command in (
+    audit, inspect, filters, activations, patches, occlusion, neighbors, embed, duplicates, suspects, purity, hubs,
+    features,
+):  # fmt: skip
     app.command()(command)
 
 

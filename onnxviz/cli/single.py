@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxviz.cli.supervise import supervise
+from onnxviz.cli.supervise import DONE, supervise
 from onnxviz.cli.terminal import printable, progress, tolerant
 from onnxviz.errors import InputError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxviz.inputs.images import ImageSet
     from onnxviz.runtime.model import Model
 
-__all__ = ["read_images", "run_shown", "run_single", "write_numbers"]
+__all__ = ["Steps", "read_images", "run_shown", "run_single", "write_numbers"]
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -34,6 +34,7 @@ def run_shown(
     json: Path | None,
     quiet: bool,
     timeout: float | None = None,
+    verdict: Callable[[Any], tuple[list[str], int]] | None = None,
     **opening: Any,
 ) -> None:
     """Open ``model``, apply ``method``, write the picture and the numbers, and leave with the exit code.
@@ -45,14 +46,16 @@ def run_shown(
     method : callable
         From the opened model, and a function that is told how many parts of how many are done, to a result, or to a
         mapping of names to results, each of which gets a picture.
+    verdict : callable or None
+        From the result to lines to print and the exit code, for a method that may have findings.
     """
     import typer
 
-    def work() -> None:
+    def work() -> int:
         place = out if out is not None or json is not None else Path(f"{name}.png")
         _check_places(place, json)
         with progress(quiet=quiet) as show:
-            steps = _Steps(show, 3)
+            steps = Steps(show, 3)
             steps("opening " + model.name)
             from onnxviz.runtime.opening import load
 
@@ -61,19 +64,26 @@ def run_shown(
             result = method(opened, steps.within)
             steps("writing")
             written = _write(result, place, json)
+        lines, code = verdict(result) if verdict is not None else ([], DONE)
         if not quiet:
+            # Where the numbers go to standard output, nothing but JSON does.
+            told = [] if str(json) == "-" else lines
             with tolerant():
-                for path in written:
-                    print(printable(str(path)))
+                for line in (*map(str, written), *told):
+                    print(printable(line))
+        return code
 
     raise typer.Exit(supervise(work, timeout=timeout))
 
 
-class _Steps:
+class Steps:
+    """Tells a progress display which of so many steps begins, and how far the current one is."""
+
     def __init__(self, show: Callable[[str, int, int], None] | None, count: int) -> None:
         self._show, self._count, self._done, self._what = show, count, 0, ""
 
     def __call__(self, what: str) -> None:
+        """Begin the next step."""
         if self._show is not None:
             self._show(what, self._done, self._count)
         self._what = what
@@ -131,8 +141,8 @@ def _write(result: Any, out: Path | None, json: Path | None) -> list[Path]:
 
 def write_numbers(numbers: Any, json: Path) -> list[Path]:
     """Write plain JSON types to ``json``, or to standard output where that is ``-``; the files that were written."""
+    from onnxviz.disk import write_file
     from onnxviz.report.numbers import json_bytes
-    from onnxviz.report.writer import write_file
 
     data = json_bytes(numbers)
     if str(json) != "-":

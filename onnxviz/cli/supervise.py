@@ -113,7 +113,7 @@ def _time_is_up(timeout: float | None) -> LimitError:
 
 
 def _abandon(sentence: str, code: int) -> NoReturn:
-    from onnxviz.report.writer import discard_unfinished
+    from onnxviz.disk import discard_unfinished
 
     discard_unfinished()
     fail(sentence, code=code)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -193,6 +194,19 @@ class ImageSet:
             return self
         return self.subset(np.sort(priority(self.folder_classes, len(self), seed)[:limit]))
 
+    def listing(self) -> dict[str, Any]:
+        """What a run that goes on later compares, in JSON types: the number of pictures, and digests of what they are.
+
+        Of a file, its size and the time of its last change are taken, so that listing a million of them reads none.
+        """
+        classes = None if self.folder_classes is None else self.folder_classes.tolist()
+        return {
+            "count": len(self),
+            "names_sha256": _digest(self.names),
+            "classes_sha256": None if classes is None else _digest(map(str, classes)),
+            "files_sha256": _digest(source.stamp() for source in self._sources),
+        }
+
     # --- reading many --------------------------------------------------------------------------------------------
 
     def batches(self, size: int, *, start: int = 0) -> Generator[ImageBatch, None, None]:
@@ -317,6 +331,13 @@ def priority(classes: NDArray[np.int64] | None, count: int, seed: int) -> NDArra
     for members in (shuffled[classes[shuffled] == label] for label in np.unique(classes)):
         turn[members] = np.arange(len(members))
     return shuffled[np.argsort(turn[shuffled], kind="stable")]
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
 
 
 def _available_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
@@ -53,6 +54,10 @@ class Source(Protocol):
         """Upright 8-bit RGB, and remarks; raises InputError with the reason."""
         ...
 
+    def stamp(self) -> str:
+        """A text that changes when the picture does; made without decoding it."""
+        ...
+
 
 @dataclass(frozen=True)
 class FileSource:
@@ -68,6 +73,14 @@ class FileSource:
     def open(self, background: tuple[int, int, int]) -> tuple[Image.Image, tuple[str, ...]]:
         """Decode the file."""
         return open_file(self.path, background=background)
+
+    def stamp(self) -> str:
+        """Size and time of change."""
+        try:
+            status = os.stat(self.path)  # noqa: PTH116
+        except OSError as error:
+            return str(error.strerror)
+        return f"{status.st_size} {status.st_mtime_ns}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +106,15 @@ class PictureSource:
             raise
         except Exception as error:
             raise InputError(f"the picture cannot be read: {error}", where=self.name) from error
+
+    def stamp(self) -> str:
+        """Digest of the frame that it stands at."""
+        try:
+            with _LOADING:
+                pixels = self.picture.tobytes()
+        except Exception as error:
+            return str(error)
+        return f"{self.picture.mode} {self.picture.size} {hashlib.sha256(pixels).hexdigest()}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +142,11 @@ class ArraySource:
         if pixels.ndim == 3 and pixels.shape[2] == 1:
             pixels = pixels[:, :, 0]
         return to_rgb(Image.fromarray(pixels), background=background)
+
+    def stamp(self) -> str:
+        """Digest of the pixels."""
+        pixels = np.ascontiguousarray(self.pixels)
+        return f"{pixels.dtype} {pixels.shape} {hashlib.sha256(pixels.data).hexdigest()}"
 
 
 def array_sources(array: NDArray[Any], *, where: str = "images") -> list[ArraySource]:

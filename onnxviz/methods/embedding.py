@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError
-from onnxviz.methods.neighbors import NearestNeighbors
+from onnxviz.methods.nearest_neighbors import NearestNeighbors
 from onnxviz.results import Embedding, Features, Provenance
 from onnxviz.runtime.versions import versions
 

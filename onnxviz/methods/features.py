@@ -12,7 +12,7 @@ from onnxviz.inputs.images import ImageSet
 from onnxviz.results import Features
 from onnxviz.runtime.model import Model
 
-__all__ = ["features"]
+__all__ = ["chosen_value", "features", "vectors"]
 
 _LARGEST_FLAT = 8192
 """Units above which a map is averaged over space."""
@@ -38,19 +38,11 @@ def features(model: Model, images: ImageSet, *, value: str | None = None, pool: 
     InputError
         No image can be read.
     """
-    if value is None and model.feature_value is None:
-        raise ValueNotFoundError(
-            "no feature value was found in the graph", where=model.name, next_step="Name one: value='...'"
-        )
-    name = model.value(value if value is not None else str(model.feature_value)).name
-    units = int(np.prod(model.shapes()[name][1:]))
-    pooled = len(model.shapes()[name]) > 2 and (units > _LARGEST_FLAT if pool is None else pool)
+    name, pooled = chosen_value(model, value, pool)
     rows: list[NDArray[Any]] = []
     indices: list[NDArray[np.int64]] = []
     for batch, arrays in model.batches(images, (name,)):
-        maps = model.channel_first(name, arrays[name])
-        wide = maps.astype(np.float64 if maps.dtype == np.float64 else np.float32)
-        rows.append(wide.mean(axis=(2, 3)) if pooled and wide.ndim == 4 else wide.reshape(len(wide), -1))
+        rows.append(vectors(model, name, arrays[name], pooled=pooled))
         indices.append(batch.indices)
     if not rows:
         raise InputError("none of the images can be read", where="images")
@@ -59,9 +51,33 @@ def features(model: Model, images: ImageSet, *, value: str | None = None, pool: 
         value=name,
         array=np.concatenate(rows),
         indices=kept,
-        pooled=bool(pooled),
+        pooled=pooled,
         names=tuple(images.names[index] for index in kept),
         classes=images.folder_classes[kept] if images.folder_classes is not None else None,
         class_names=images.folder_names,
-        provenance=model.provenance("features", {"value": name, "pool": bool(pooled)}),
+        provenance=model.provenance("features", {"value": name, "pool": pooled}),
     )
+
+
+def chosen_value(model: Model, value: str | None, pool: bool | None) -> tuple[str, bool]:
+    """Name of the value whose activations are the features, and whether they are averaged over space.
+
+    Raises
+    ------
+    ValueNotFoundError
+        The graph has no such value, or no feature value was found and none was named.
+    """
+    if value is None and model.feature_value is None:
+        raise ValueNotFoundError(
+            "no feature value was found in the graph", where=model.name, next_step="Name one: value='...'"
+        )
+    name = model.value(value if value is not None else str(model.feature_value)).name
+    units = int(np.prod(model.shapes()[name][1:]))
+    return name, len(model.shapes()[name]) > 2 and (units > _LARGEST_FLAT if pool is None else bool(pool))
+
+
+def vectors(model: Model, name: str, array: NDArray[Any], *, pooled: bool) -> NDArray[Any]:
+    """(n, features) one vector for each image of a batch of activations: float64 where they are, else float32."""
+    maps = model.channel_first(name, array)
+    wide = maps.astype(np.float64 if maps.dtype == np.float64 else np.float32)
+    return wide.mean(axis=(2, 3)) if pooled and wide.ndim == 4 else wide.reshape(len(wide), -1)

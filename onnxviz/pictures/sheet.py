@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnxviz.errors import InputError
 from onnxviz.pictures import colors
 from onnxviz.pictures.text import POINTS_PER_UNIT, elide, font, numeral, readable, wrap
+from onnxviz.pictures.tiles import fit, frame
 from onnxviz.results import Provenance
 
 if TYPE_CHECKING:
@@ -187,6 +188,12 @@ class Sheet:
         )
         image.set_data(pixels)
         self.figure.add_artist(image)
+
+    def photo(self, pixels: NDArray[np.uint8] | None, x: float, y: float, side: int, *, edge: str = "") -> None:
+        """A photo fitted into a square, framed in the colour ``edge``; an empty tile where there is none."""
+        tile = np.full((1, 1, 3), colors.rgb(colors.EMPTY), np.uint8) if pixels is None else pixels
+        tile = fit(tile, side * FINE, side * FINE)
+        self.picture(frame(tile, edge, 3 * FINE) if edge else tile, x, y, side, side)
 
     def color_bar(
         self,

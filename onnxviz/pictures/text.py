@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
 
-__all__ = ["elide", "font", "font_file", "numeral", "plural", "readable", "text_width", "wrap"]
+__all__ = ["class_name", "elide", "font", "font_file", "numeral", "plural", "readable", "text_width", "wrap"]
 
 POINTS_PER_UNIT = 0.72
 """A unit of layout is 1/100 inch, a point of type 1/72 inch."""
@@ -141,3 +141,10 @@ def numeral(number: Any) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """``1 filter``, ``2 filters``, ``1,000 classes``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def class_name(names: Sequence[str] | None, number: int) -> str:
+    """The name of a class, or ``class 7`` where it has none; ``""`` for -1, the unknown one."""
+    if number < 0:
+        return ""
+    return names[number] if names is not None and number < len(names) else f"class {number}"

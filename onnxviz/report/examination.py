@@ -11,9 +11,11 @@ import numpy as np
 
 from onnxviz.graph.values import Value
 from onnxviz.inputs.images import ImageBatch, ImageSet
+from onnxviz.methods.features import features
 from onnxviz.report.budget import DEFAULT_OCCLUSION_MACS
 from onnxviz.report.rules import Facts
 from onnxviz.report.section import SectionSkipped
+from onnxviz.results import Features
 from onnxviz.runtime.model import Model
 
 __all__ = ["Examination", "Options"]
@@ -55,6 +57,21 @@ class Examination:
             count = len(self.images)
             raise SectionSkipped(f"{count} image{'' if count == 1 else 's'}; at least {least} are needed")
         return self.images
+
+    def need_features(self, least: int) -> Features:
+        """The features of all images, computed once; a `SectionSkipped` where there are none, or too few to use."""
+        images = self.need_images(least)
+        if self.model.feature_value is None:
+            raise SectionSkipped("no feature value was found in this graph")
+        if "features" not in self.shared:
+            self.shared["features"] = features(self.model, images)
+        found: Features = self.shared["features"]
+        if len(found.array) < least:
+            raise SectionSkipped(f"{len(found.array)} images could be read; at least {least} are needed")
+        bad = int((~np.isfinite(found.array).all(axis=1)).sum())
+        if bad:
+            raise SectionSkipped(f"the features of {bad:,} images hold NaN or infinite numbers")
+        return found
 
     @cached_property
     def first_batch(self) -> ImageBatch:

@@ -24,6 +24,8 @@ TAP_STEPS = 8
 """Steps by which an integer output may move under taps: between QuantizeLinear and DequantizeLinear a tap keeps
 onnxruntime from computing in integers, and 8-bit outputs of MobileNets moved by up to 7 of 256 on photographs."""
 LEAST_ACCURACY = 0.25
+DUPLICATE_SHARE = 0.01
+"""What counts twice changes no figure of a report by more than this share of it."""
 CHANCES = 3.0
 
 
@@ -68,6 +70,20 @@ class Difference:
     what: str
 
 
+@dataclass(frozen=True)
+class Duplicates:
+    """Near-duplicates among the images."""
+
+    images: int
+    affected: int
+    """Images that have a near-duplicate."""
+    pairs: int
+    conflicting: int
+    """Pairs whose labels differ."""
+    details: tuple[str, ...]
+    """The closest of these in words."""
+
+
 @dataclass
 class Facts:
     """What the sections learned, for the rules; None where it could not be learned."""
@@ -92,6 +108,7 @@ class Facts:
     pixel_accuracy: float | None = None
     compared: int = 0
     """Labelled images among which neighbours were sought."""
+    duplicates: Duplicates | None = None
     batch: Difference | None = None
     taps: Difference | None = None
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -370,6 +387,29 @@ def _features(facts: Facts) -> Outcome:
     )
 
 
+def _distinct(facts: Facts) -> Outcome:
+    if facts.duplicates is None:
+        return _not_checked("near-duplicates were not sought")
+    count = facts.duplicates
+    pairs = f"{count.pairs:,} near-duplicate pair{'' if count.pairs == 1 else 's'}"
+    found = f"{pairs}, {count.affected:,} of {count.images:,} images"
+    if count.images < FEW_IMAGES:
+        return _not_checked(f"{count.images} images are too few, {FEW_IMAGES} are needed ({found})")
+    if count.conflicting:
+        return _finding(
+            f"{found}; {count.conflicting:,} with different labels",
+            "Two images that are nearly one picture bear different labels: one label is wrong, or the classes overlap.",
+            *count.details,
+        )
+    if count.affected > DUPLICATE_SHARE * count.images:
+        return _finding(
+            found,
+            "What is nearly the same picture is counted more than once in every figure of this report; where the set "
+            "was parted into training and test images, such pairs may stand on both sides.",
+        )
+    return _passed(found)
+
+
 def _sections(facts: Facts) -> Outcome:
     if not facts.failed:
         return _passed("0")
@@ -411,6 +451,12 @@ RULES: tuple[Rule, ...] = (
         "Features beat pixels",
         "accuracy at least that of pixels",
         _features,
+    ),
+    Rule(
+        "images_distinct",
+        "Images are distinct",
+        f"at most {DUPLICATE_SHARE:.0%} have a near-duplicate, none one with another label",
+        _distinct,
     ),
     Rule(
         "batch_equals_single",

@@ -1,7 +1,7 @@
-"""Files in memory → the same on disk, whole or not at all: what was there before stays until the last moment.
+"""A report's files in memory → its folder on disk, whole or not at all.
 
 A report is built in a new folder beside the old one, synced, and exchanged with it in one step (robustness: a kill at
-any time leaves the old report or the new one). A single file is written beside its place, synced and renamed.
+any time leaves the old report or the new one).
 """
 
 from __future__ import annotations
@@ -14,32 +14,27 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from onnxviz.errors import InputError, LimitError, OnnxvizError
+from onnxviz.disk import (
+    STAGING_PREFIX,
+    current_umask,
+    disk_errors,
+    remove,
+    sync_folder,
+    unfinished,
+    write_synced,
+    writing,
+)
+from onnxviz.errors import InputError
 
-__all__ = ["REPORT_ENTRIES", "ReportFolder", "discard_unfinished", "write_file"]
+__all__ = ["REPORT_ENTRIES", "ReportFolder"]
 
 REPORT_ENTRIES = frozenset({"index.html", "results.json", "run.json", "figures", "arrays"})
 """Everything that a report's folder holds at its top; a folder that holds more is not replaced."""
 
-_STAGING_PREFIX = ".onnxviz-"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
-
-_unfinished: set[Path] = set()
-_writing = threading.RLock()
-"""Held during every single write, so that an exit can make sure that nothing is written after it cleaned up."""
-
-
-def discard_unfinished() -> None:
-    """Remove what is half written, for a process that ends at once: from here on no write of this process begins."""
-    # Never released. A disk that hangs in a write must not keep the process from ending, hence the limit.
-    _writing.acquire(timeout=2)
-    for path in tuple(_unfinished):
-        _remove(path)
 
 
 class ReportFolder:
@@ -69,19 +64,19 @@ class ReportFolder:
 
     def __enter__(self) -> ReportFolder:
         _refuse_foreign_folder(self.out, self._shown)
-        with _disk_errors(self._shown):
+        with disk_errors(self._shown):
             _sweep_abandoned(self.out.parent)
-            self.path = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self.out.parent))
-            _unfinished.add(self.path)
+            self.path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.out.parent))
+            unfinished.add(self.path)
             self._lock = _lock(self.path)
-            self.path.chmod(0o777 & ~_umask())
+            self.path.chmod(0o777 & ~current_umask())
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with _writing:
+        with writing:
             # After an exchange this is the report that stood there before.
-            _remove(self.path)
-            _unfinished.discard(self.path)
+            remove(self.path)
+            unfinished.discard(self.path)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -89,56 +84,25 @@ class ReportFolder:
     def add(self, name: str, data: bytes) -> None:
         """Write ``data`` to the file ``name`` ("/" between folders) of the unfinished report, synced to disk."""
         target = self.path / name
-        with _writing, _disk_errors(self._shown):
+        with writing, disk_errors(self._shown):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(target, data)
+            write_synced(target, data)
 
     def publish(self) -> Path:
         """Put the finished folder in the place of ``out`` in one step, and return that place."""
         # What stands at ``out`` may have changed while the report was made.
         _refuse_foreign_folder(self.out, self._shown)
-        with _writing, _disk_errors(self._shown):
+        with writing, disk_errors(self._shown):
             for folder, _, _ in os.walk(self.path):
-                _sync_folder(Path(folder))
+                sync_folder(Path(folder))
             if self.out.exists():
                 _exchange(self.path, self.out)
             else:
                 self.path.rename(self.out)
             # The new report stands; that its folder's entry could not be forced to disk is no failure to report.
             with contextlib.suppress(OSError):
-                _sync_folder(self.out.parent)
+                sync_folder(self.out.parent)
         return self.out
-
-
-def write_file(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one.
-
-    Raises
-    ------
-    InputError
-        The path cannot be written.
-    LimitError
-        The disk is full.
-    """
-    shown = os.fspath(path)
-    target = Path(os.path.realpath(shown))
-    if target.is_dir():
-        raise InputError("is a folder", where=shown, allowed="the path of a file", next_step="Add a file name")
-    with _writing, _disk_errors(shown):
-        descriptor, name = tempfile.mkstemp(prefix=_STAGING_PREFIX, dir=target.parent)
-        os.close(descriptor)
-        unfinished = Path(name)
-        _unfinished.add(unfinished)
-        try:
-            _write_synced(unfinished, data)
-            unfinished.chmod(0o666 & ~_umask())
-            unfinished.replace(target)
-            with contextlib.suppress(OSError):
-                _sync_folder(target.parent)
-        finally:
-            unfinished.unlink(missing_ok=True)
-            _unfinished.discard(unfinished)
-    return target
 
 
 def is_report(folder: Path) -> bool:
@@ -185,47 +149,6 @@ def _refuse_foreign_folder(out: Path, shown: str) -> None:
     )
 
 
-@contextlib.contextmanager
-def _disk_errors(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(error, shown) from error
-
-
-def disk_error(error: OSError, shown: str) -> OnnxvizError:
-    """Name the error of the tree for what the operating system refused while ``shown`` was written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LimitError(
-            "the disk is full; what was there before is unchanged",
-            where=shown,
-            next_step="Free some space, or name a place on another disk",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InputError(
-            "no permission to write there", where=shown, got=os.strerror(error.errno), next_step="Name another place"
-        )
-    reason = error.strerror or type(error).__name__
-    return InputError("cannot be written", where=shown, got=reason, next_step="Name another place")
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders; its renames are journalled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _exchange(new: Path, old: Path) -> None:
     """Swap two folders of the same parent; afterwards ``new`` names what stood at ``old``."""
     if sys.platform == "linux":
@@ -269,28 +192,13 @@ def _sweep_abandoned(parent: Path) -> None:
         import fcntl
     except ImportError:
         return
-    for folder in parent.glob(_STAGING_PREFIX + "*"):
+    for folder in parent.glob(STAGING_PREFIX + "*"):
         if not folder.is_dir() or folder.is_symlink():
             continue
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(folder)
+                remove(folder)
             finally:
                 os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it; the moment in between is harmless because it only tightens.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -8,7 +8,9 @@
 #include <functional>
 #include <random>
 #include <stdexcept>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "onnxviz/cpu.h"
@@ -65,8 +67,103 @@ struct Matrix {
   MatrixView<T> view() const { return {elements.data(), rows, columns}; }
 };
 
+// An index's setup together with the memory of its levels.
+struct OwnedSetup {
+  IndexSetup setup;
+  std::vector<float> basis;
+  std::vector<double> directions;
+  std::vector<std::unique_ptr<std::uint8_t[]>> bytes;
+  std::vector<std::unique_ptr<float[]>> floats;
+  std::vector<std::unique_ptr<double[]>> doubles;
+
+  void add_level(LevelShape shape, std::int64_t rows) {
+    Level level;
+    level.shape = shape;
+    const auto count = static_cast<std::size_t>(rows);
+    bytes.push_back(std::make_unique<std::uint8_t[]>(count * static_cast<std::size_t>(shape.row_bytes())));
+    level.memory.codes = bytes.back().get();
+    for (double** place : {&level.memory.norm, &level.memory.sum}) {
+      doubles.push_back(std::make_unique<double[]>(count));
+      *place = doubles.back().get();
+    }
+    for (float** place : {&level.memory.scale, &level.memory.zero, &level.memory.radius}) {
+      floats.push_back(std::make_unique<float[]>(count));
+      *place = floats.back().get();
+    }
+    if (shape.projected) {
+      for (float** place : {&level.memory.residual_low, &level.memory.residual_high}) {
+        floats.push_back(std::make_unique<float[]>(count));
+        *place = floats.back().get();
+      }
+    }
+    setup.levels.push_back(level);
+  }
+};
+
+// Directions as good as random ones are: orthonormal, from Gram and Schmidt.
+inline std::vector<float> random_basis(std::int64_t directions, std::int64_t columns, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> normal;
+  std::vector<std::vector<double>> rows;
+  for (std::int64_t i = 0; i < directions; ++i) {
+    std::vector<double> row(static_cast<std::size_t>(columns));
+    for (double& element : row) element = normal(random);
+    for (int pass = 0; pass < 2; ++pass) {
+      for (const auto& other : rows) {
+        double product = 0;
+        for (std::size_t j = 0; j < row.size(); ++j) product += row[j] * other[j];
+        for (std::size_t j = 0; j < row.size(); ++j) row[j] -= product * other[j];
+      }
+    }
+    double squares = 0;
+    for (const double element : row) squares += element * element;
+    for (double& element : row) element /= std::sqrt(squares);
+    rows.push_back(row);
+  }
+  std::vector<float> basis;
+  for (const auto& row : rows) {
+    for (const double element : row) basis.push_back(static_cast<float>(element));
+  }
+  return basis;
+}
+
+// Levels of `projected` directions each, four bits, eight bits; the reference is the mean of the rows or zero.
+template <class T>
+OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<std::int64_t>& projected, bool centred) {
+  OwnedSetup owned;
+  owned.setup.metric = metric;
+  const auto columns = static_cast<std::size_t>(bank.columns);
+  std::vector<double> mean(columns, 0.0);
+  double largest = 0;
+  for (std::int64_t i = 0; i < bank.rows; ++i) {
+    for (std::size_t j = 0; j < columns; ++j) {
+      const auto element = static_cast<double>(bank.elements[static_cast<std::size_t>(i) * columns + j]);
+      mean[j] += element / static_cast<double>(bank.rows);
+      largest = std::max(largest, std::fabs(element));
+    }
+  }
+  if (metric == Metric::cosine) largest = 1;
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  owned.setup.scale = std::ldexp(1.0, std::min(400, -exponent));
+  owned.setup.mean = mean;
+  owned.setup.reference = centred ? mean : std::vector<double>(columns, 0.0);
+  std::int64_t directions = 0;
+  for (const std::int64_t width : projected) directions = std::max(directions, width);
+  owned.basis = random_basis(directions, bank.columns, 7);
+  owned.setup.basis = {owned.basis.data(), directions, bank.columns};
+  for (const std::int64_t width : projected) owned.add_level({width, 8, true}, bank.rows);
+  owned.add_level({bank.columns, 4, false}, bank.rows);
+  owned.add_level({bank.columns, 8, false}, bank.rows);
+  if (metric == Metric::cosine) {
+    owned.directions.assign(static_cast<std::size_t>(2 * bank.rows), 0.0);
+    owned.setup.directions = owned.directions.data();
+  }
+  return owned;
+}
+
 // Bank number `kind` of 0..bank_kinds-1; `name` says what is special about it.
-constexpr int bank_kinds = 10;
+constexpr int bank_kinds = 14;
 
 template <class T>
 Matrix<T> make_bank(int kind, std::int64_t rows, std::int64_t columns, std::string& name) {
@@ -116,9 +213,25 @@ Matrix<T> make_bank(int kind, std::int64_t rows, std::int64_t columns, std::stri
           name = "subnormal";
           element = 1e-41 * normal(random);
           break;
-        default:
+        case 9:
           name = "one hot";
           element = j == i % columns ? 64 : 0;
+          break;
+        case 10:
+          name = "one large channel per row";
+          element = (j == (7 * i) % columns ? 5000 : 0.1) * normal(random);
+          break;
+        case 11:
+          name = "rank one";
+          element = static_cast<double>(i % 23 - 11) * static_cast<double>(j % 9 - 4) / 3;
+          break;
+        case 12:
+          name = "one value";
+          element = 1.0 / 3;
+          break;
+        default:
+          name = "offset and narrow";
+          element = 30 + 0.05 * normal(random);
           break;
       }
       row[j] = static_cast<T>(element);

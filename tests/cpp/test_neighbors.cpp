@@ -11,8 +11,10 @@
 using namespace onnxviz;
 using onnxviz::test::contains;
 using onnxviz::test::make_bank;
+using onnxviz::test::make_setup;
 using onnxviz::test::Matrix;
 using onnxviz::test::message_of;
+using onnxviz::test::OwnedSetup;
 
 namespace {
 
@@ -31,6 +33,22 @@ double squared_in_order(const T* row, const T* query, std::int64_t columns) {
   return sums[0];
 }
 
+// An index with all its levels and their memory.
+template <class T>
+struct OwnedIndex {
+  OwnedSetup owned;
+  NeighborIndex index;
+
+  OwnedIndex(const Matrix<T>& bank, Metric metric, int threads)
+      : owned(make_setup(bank, metric, bank.columns > 12 ? std::vector<std::int64_t>{5, 12} : std::vector<std::int64_t>{}, false)),
+        index(rows_in_memory(bank.view()), owned.setup) {
+    // In two parts, as a large bank is.
+    index.encode(0, bank.rows / 3, threads);
+    index.encode(bank.rows / 3, bank.rows - bank.rows / 3, threads);
+    index.choose_start(threads);
+  }
+};
+
 template <class T>
 void same_as_brute_force(int kind, std::int64_t rows, std::int64_t columns, std::int64_t k) {
   std::string name;
@@ -48,20 +66,56 @@ void same_as_brute_force(int kind, std::int64_t rows, std::int64_t columns, std:
       wanted_indices.push_back(all[static_cast<std::size_t>(n)].second);
     }
   }
-  const NeighborIndex index(bank.view(), Metric::euclidean, 2);
-  for (const int threads : {1, 2, 5}) {
-    std::vector<double> distances(static_cast<std::size_t>(count * k), -1);
-    std::vector<std::int64_t> indices(static_cast<std::size_t>(count * k), -1);
-    index.query(queries, k, distances.data(), indices.data(), threads);
-    CHECK_FOR(indices == wanted_indices, name);
-    CHECK_FOR(distances == wanted_distances, name);
+  OwnedIndex<T> owned(bank, Metric::euclidean, 2);
+  const int levels = static_cast<int>(owned.owned.setup.levels.size());
+  for (int start = 0; start < levels; ++start) {
+    owned.index.set_start({start, start, levels - 1});
+    for (const int threads : {1, 2, 5}) {
+      std::vector<double> distances(static_cast<std::size_t>(count * k), -1);
+      std::vector<std::int64_t> indices(static_cast<std::size_t>(count * k), -1);
+      owned.index.query(queries, k, distances.data(), indices.data(), threads);
+      CHECK_FOR(indices == wanted_indices, name);
+      CHECK_FOR(distances == wanted_distances, name);
+      // The rows themselves, the first of which are the queries.
+      std::vector<double> all_distances(static_cast<std::size_t>(rows * k), -1);
+      std::vector<std::int64_t> all_indices(static_cast<std::size_t>(rows * k), -1);
+      std::int64_t told = 0;
+      owned.index.query_all_rows(k, all_distances.data(), all_indices.data(), threads,
+                                 [&](std::int64_t done, std::int64_t of) { told += done <= of ? 1 : 0; });
+      CHECK_FOR(told > 0, name);
+      CHECK_FOR(std::equal(wanted_indices.begin(), wanted_indices.end(), all_indices.begin()), name);
+      CHECK_FOR(std::equal(wanted_distances.begin(), wanted_distances.end(), all_distances.begin()), name);
+      // One or two queries go another way than many.
+      for (std::int64_t q = 0; q < std::min<std::int64_t>(count, 4); ++q) {
+        owned.index.query(MatrixView<T>{queries.row(q), 1, columns}, k, distances.data(), indices.data(), threads);
+        CHECK_FOR(std::equal(indices.begin(), indices.begin() + k, wanted_indices.begin() + q * k), name);
+        CHECK_FOR(std::equal(distances.begin(), distances.begin() + k, wanted_distances.begin() + q * k), name);
+      }
+    }
+    // Radii that are distances themselves: the border belongs to the ball.
+    for (std::int64_t q = 0; q < std::min<std::int64_t>(count, 4); ++q) {
+      const double radius = wanted_distances[static_cast<std::size_t>(q * k + k / 2)];
+      std::vector<std::pair<double, std::int64_t>> inside;
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const double distance = std::sqrt(squared_in_order(bank.row(i), bank.row(q), columns));
+        if (distance <= radius) inside.emplace_back(distance, i);
+      }
+      std::sort(inside.begin(), inside.end());
+      const WithinRadius found = owned.index.within(MatrixView<T>{queries.row(q), 1, columns}, radius, 2);
+      bool same = found.indices.size() == inside.size() && found.offsets == std::vector<std::int64_t>{0, static_cast<std::int64_t>(inside.size())};
+      for (std::size_t i = 0; same && i < inside.size(); ++i) {
+        same = found.indices[i] == inside[i].second && found.distances[i] == inside[i].first;
+      }
+      CHECK_FOR(same, name);
+    }
   }
 }
 
 void cosine_of_known_angles() {
   Matrix<float> bank(5, 2);
   bank.elements = {3, 0, 0, 0.5F, -7, 0, 0, 0, 1e-30F, 1e-30F};
-  const NeighborIndex index(bank.view(), Metric::cosine, 1);
+  const OwnedIndex<float> owned(bank, Metric::cosine, 1);
+  const NeighborIndex& index = owned.index;
   Matrix<float> queries(2, 2);
   queries.elements = {2, 0, 0, 0};
   double distances[10];
@@ -78,7 +132,8 @@ void cosine_of_known_angles() {
 void queries_far_outside_the_bank() {
   Matrix<double> bank(70, 3);
   for (std::int64_t i = 0; i < 70; ++i) bank.row(i)[0] = static_cast<double>(i) * 1e-3;
-  const NeighborIndex index(bank.view(), Metric::euclidean, 1);
+  const OwnedIndex<double> owned(bank, Metric::euclidean, 1);
+  const NeighborIndex& index = owned.index;
   Matrix<double> query(1, 3);
   query.elements = {1e100, 0, 0};
   double distances[2];
@@ -92,10 +147,10 @@ void queries_far_outside_the_bank() {
 void what_cannot_be_measured_is_refused_by_row() {
   for (const double wrong : {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::infinity(), 2e150}) {
     Matrix<double> bank(300, 4);
-    const auto index_of = [&] { return NeighborIndex(bank.view(), Metric::cosine, 2); };
-    const NeighborIndex index = index_of();
+    const OwnedIndex<double> owned(bank, Metric::cosine, 2);
+    const NeighborIndex& index = owned.index;
     bank.row(271)[3] = wrong;
-    std::string message = message_of<std::invalid_argument>([&] { index_of(); });
+    std::string message = message_of<std::invalid_argument>([&] { OwnedIndex<double>(bank, Metric::cosine, 2); });
     CHECK_FOR(contains(message, "row 271 of the bank"), message);
     double distance = 0;
     std::int64_t neighbor = 0;
@@ -104,7 +159,8 @@ void what_cannot_be_measured_is_refused_by_row() {
     CHECK_FOR(contains(message, "row 0 of the queries"), message);
   }
   Matrix<float> bank(3, 4);
-  const NeighborIndex index(bank.view(), Metric::euclidean, 1);
+  const OwnedIndex<float> owned(bank, Metric::euclidean, 1);
+  const NeighborIndex& index = owned.index;
   double distances[4];
   std::int64_t indices[4];
   for (const std::int64_t k : {0, 4, -1}) {
@@ -115,9 +171,10 @@ void what_cannot_be_measured_is_refused_by_row() {
   const std::string message = message_of<std::invalid_argument>(
       [&] { index.query(MatrixView<float>{bank.elements.data(), 1, 3}, 1, distances, indices, 1); });
   CHECK_FOR(contains(message, "3 columns"), message);
-  CHECK(!message_of<std::invalid_argument>([] {
-           NeighborIndex(MatrixView<float>{nullptr, 0, 4}, Metric::euclidean, 1);
+  CHECK(!message_of<std::invalid_argument>([&] {
+           NeighborIndex(rows_in_memory(MatrixView<float>{nullptr, 0, 4}), owned.owned.setup);
          }).empty());
+  CHECK(!message_of<std::invalid_argument>([&] { index.within(bank.view(), -1, 1); }).empty());
   index.query(MatrixView<float>{bank.elements.data(), 0, 4}, 1, distances, indices, 1);  // no queries, no answers
 }
 

@@ -1,14 +1,10 @@
-// The functions that are compiled once per instruction set, as a table. This header, like the files that implement it,
-// includes nothing with inline functions in it (see cmake/cpu_levels.cmake).
+// The functions that are compiled once per instruction set, as tables. This header, like the files that implement it,
+// includes nothing with inline functions in it but the compiler's own intrinsics (see cmake/cpu_levels.cmake).
 #pragma once
 
 #include <stdint.h>
 
 namespace onnxviz {
-
-// Rows of one panel and queries of one tile of the float32 filter.
-constexpr int panel_rows = 64;
-constexpr int tile_queries = 6;
 
 struct DistanceKernels {
   // sum_j (row_j - query_j)^2 in float64, in the order that include/onnxviz/neighbors.h lays down.
@@ -19,14 +15,78 @@ struct DistanceKernels {
   double (*normalized_float64)(const double* row, double scale, double norm, const double* query, int64_t columns);
 };
 
-// products[q * panel_rows + r] += sum_j panel[j * panel_rows + r] * tile[j * tile_queries + q], in float32, the sum over
-// j taken one term after the other before it is added.
-using FilterKernel = void (*)(const float* panel, const float* tile, int64_t columns, float* products);
+// Codes are padded with zeros to whole blocks: of 64 bytes each, one column to a byte, or two to a byte.
+constexpr int64_t byte_block = 64;
+constexpr int64_t nibble_block = 128;
+// products[v * products_stride + r] = sum_j row_r[j] * vector_v[j], exact as long as it stays within int32. Rows and
+// vectors lie `row_bytes` and `vector_bytes` apart; columns is a whole number of blocks.
+using ProductKernel = void (*)(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* vectors,
+                               int64_t vector_bytes, int64_t number, int64_t columns, int32_t* products,
+                               int64_t products_stride);
+
+// The same for the rows of the given numbers, which lie anywhere.
+using ListedProductKernel = void (*)(const uint8_t* rows, int64_t row_bytes, const int64_t* numbers, int64_t count,
+                                     const int8_t* vectors, int64_t vector_bytes, int64_t number, int64_t columns,
+                                     int32_t* products, int64_t products_stride);
+
+// Byte b of block i of a row of nibbles holds column 128 i + b in its low and column 128 i + 64 + b in its high half.
+struct ProductKernels {
+  ProductKernel bytes;
+  ProductKernel nibbles;
+  ListedProductKernel listed_bytes;
+  ListedProductKernel listed_nibbles;
+};
+
+// What the bound of levels.h takes of a run of rows, and of one query.
+struct RowTerms {
+  const double* norm;
+  const double* sum;
+  const float* scale;
+  const float* zero;
+  const float* residual_low;  // null where the level is not projected
+  const float* residual_high;
+};
+
+struct QueryTerms {
+  double norm;         // its slack taken off already
+  double high_weight;  // of the first of two vectors, beside the second
+  double twice_scale;
+  double sum;
+  double zero;
+  double residual_low;
+  double residual_high;
+};
+
+struct BoundKernels {
+  // squared[r]: not above (distance between the codes)^2 + (difference of the residuals)^2, at least 0, float32.
+  // `high` is null where the query has one vector only.
+  void (*squared_lower)(RowTerms rows, int64_t count, QueryTerms query, const int32_t* high, const int32_t* low,
+                        float* squared);
+  // Writes first + r for every r with squared[r] <= (reach + radius[r])^2, the right side rounded up; returns how many.
+  int64_t (*within_reach)(const float* squared, const float* radius, int64_t count, float reach, int64_t first,
+                          int64_t* rows);
+  // The same for every r with squared[r] < limit.
+  int64_t (*below)(const float* squared, int64_t count, float limit, int64_t first, int64_t* rows);
+};
+
+struct EncodingKernels {
+  // values[j] = (values[j] - reference[j]) * scale; lowest, highest and sum of squares of the result.
+  void (*centre)(double* values, const double* reference, double scale, int64_t columns, double* lowest,
+                 double* highest, double* squares);
+  // codes[j] = values[j] / scale + zero, rounded and kept within 0..largest; the sums of (code - zero), of its square,
+  // and of the squared differences between values and scale * (code - zero).
+  void (*encode)(const double* values, int64_t columns, double scale, double zero, double largest, uint8_t* codes,
+                 double* sum, double* squares, double* error);
+  // codes[j] = values[j] / scale, rounded, |.| at most 2^15; error as above with zero = 0.
+  void (*encode_signed)(const double* values, int64_t columns, double scale, int16_t* codes, double* error);
+};
 
 #define ONNXVIZ_DECLARE_KERNELS(level)              \
   namespace level {                                 \
   extern const DistanceKernels distance_kernels;    \
-  extern const FilterKernel filter_kernel;          \
+  extern const ProductKernels product_kernels;      \
+  extern const BoundKernels bound_kernels;          \
+  extern const EncodingKernels encoding_kernels;    \
   }
 
 ONNXVIZ_DECLARE_KERNELS(baseline)

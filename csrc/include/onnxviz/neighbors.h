@@ -9,29 +9,82 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <vector>
+
+#include "onnxviz/row_source.h"
 
 namespace onnxviz {
 
 enum class Metric { euclidean, cosine };
 
-// A C-contiguous matrix that somebody else owns.
-template <class T>
-struct MatrixView {
-  const T* data;
-  std::int64_t rows;
-  std::int64_t columns;
+// How one level of an index keeps a row: as integers of 8 or 4 bits, one to a column, or one to each of the first
+// `columns` directions of the basis where it is projected.
+struct LevelShape {
+  std::int64_t columns = 0;
+  int bits = 8;
+  bool projected = false;
 
-  const T* row(std::int64_t i) const { return data + i * columns; }
+  // Bytes of a row's codes, with the padding to whole blocks that the kernels want.
+  std::int64_t row_bytes() const;
 };
 
-// A bank of rows made ready for queries. The bank's memory is viewed, not copied: it has to outlive the index and stay
-// unchanged. Beside it the index keeps one float32 copy, from which a bound tells which rows need the exact distance.
+// The memory of one level, of `rows` elements or rows each. It is the caller's, who may keep it in a file.
+struct LevelMemory {
+  std::uint8_t* codes = nullptr;
+  double* norm = nullptr;
+  double* sum = nullptr;
+  float* scale = nullptr;
+  float* zero = nullptr;
+  float* radius = nullptr;
+  float* residual_low = nullptr;  // projected levels only
+  float* residual_high = nullptr;
+};
+
+struct Level {
+  LevelShape shape;
+  LevelMemory memory;
+  // False where the codes are slow to reach at random, as in a file: they are read from front to back only.
+  bool random_access = true;
+};
+
+// What makes an index fast, and never wrong: any mean, reference, scale and basis give the same neighbours.
+struct IndexSetup {
+  Metric metric = Metric::euclidean;
+  std::vector<double> mean;       // of the rows, one number per column: codes of coordinates are spread around it
+  std::vector<double> reference;  // taken off every row: zeros, or the mean where rows are far from the origin
+  double scale = 1;               // a power of two that brings the rows, less the reference, near 1
+  // Directions of largest variance, nearly orthonormal, largest first; its memory is only needed by the constructor.
+  MatrixView<float> basis{nullptr, 0, 0};
+  // From few bytes a row to many: projected ones, then 4 bits, then, always and last, 8 bits of every column.
+  std::vector<Level> levels;
+  // For Metric::cosine: a power of two and a norm for each row, (rows, 2).
+  double* directions = nullptr;
+};
+
+// Level that a search looks at first: for one or two queries, for more, and for one or two that projections tell
+// nothing of.
+struct StartLevels {
+  int single = 0;
+  int batch = 0;
+  int plain = 0;
+};
+
+// Rows that lie within a radius of each query, one query after the other.
+struct WithinRadius {
+  std::vector<std::int64_t> offsets;  // queries + 1 of them
+  std::vector<std::int64_t> indices;
+  std::vector<double> distances;
+};
+
+// A bank of rows made ready for queries, in two steps: construct, then `encode` every row once. The bank itself is not
+// copied: its source has to stay unchanged.
 class NeighborIndex {
  public:
-  // Throws std::invalid_argument for an empty bank, and for one with NaN, infinity or numbers beyond 1e150, by row.
-  NeighborIndex(MatrixView<float> bank, Metric metric, int threads);
-  NeighborIndex(MatrixView<double> bank, Metric metric, int threads);
+  // Throws std::invalid_argument for an empty bank, or for a setup that does not fit it.
+  NeighborIndex(std::shared_ptr<const RowSource<float>> bank, IndexSetup setup);
+  NeighborIndex(std::shared_ptr<const RowSource<double>> bank, IndexSetup setup);
   ~NeighborIndex();
   NeighborIndex(NeighborIndex&&) noexcept;
   NeighborIndex& operator=(NeighborIndex&&) noexcept;
@@ -39,10 +92,29 @@ class NeighborIndex {
   std::int64_t rows() const;
   std::int64_t columns() const;
 
+  // Fills the levels' memory for rows first .. first + count - 1. Throws std::invalid_argument for a row with NaN,
+  // infinity or a number beyond 1e150, by its number.
+  void encode(std::int64_t first, std::int64_t count, int threads);
+
+  // Tries the levels on a sample of the rows themselves and keeps the start that costs least.
+  StartLevels choose_start(int threads);
+  StartLevels start() const;
+  void set_start(StartLevels start);
+
   // The k nearest rows of each query, nearest first: distances and row numbers, both (queries.rows, k).
   // Queries are used as float64 whatever their type. The result does not depend on `threads`; 0 means all cores.
   void query(MatrixView<float> queries, std::int64_t k, double* distances, std::int64_t* indices, int threads) const;
   void query(MatrixView<double> queries, std::int64_t k, double* distances, std::int64_t* indices, int threads) const;
+
+  // The same with every row of the bank as a query, (rows, k); each finds itself, too. `progress`, where it is not empty,
+  // is called on this thread now and then with how many rows of how many are done; what it throws ends the search.
+  using Progress = std::function<void(std::int64_t, std::int64_t)>;
+  void query_all_rows(std::int64_t k, double* distances, std::int64_t* indices, int threads,
+                      const Progress& progress = {}) const;
+
+  // Every row at a distance of at most `radius`, nearest first.
+  WithinRadius within(MatrixView<float> queries, double radius, int threads) const;
+  WithinRadius within(MatrixView<double> queries, double radius, int threads) const;
 
   class Implementation;
 

@@ -110,6 +110,36 @@ SECTIONS: tuple[Outline, ...] = (
         ),
     ),
     Outline(
+        "near_duplicates",
+        "Near-duplicates",
+        (
+            "Pairs of images that lie far closer to each other in feature space than either lies to its other "
+            "neighbours: copies, crops, edits, or frames of one burst.",
+            "Each of them counts the same thing twice, and where their labels differ one must be wrong; a set of "
+            "distinct images has none left of the threshold.",
+        ),
+    ),
+    Outline(
+        "label_suspects",
+        "Labels against neighbours",
+        (
+            "The images most of whose nearest neighbours bear another label, with these neighbours; then, for each "
+            "class, of which classes its neighbours are.",
+            "A suspect that looks like its neighbours is probably mislabelled, one that does not is merely hard; "
+            "classes that share their neighbours are those that the features cannot keep apart.",
+        ),
+    ),
+    Outline(
+        "hubness",
+        "Hubs",
+        (
+            "How often each image is among the nearest neighbours of the others, and the images for which that is most "
+            "often, or never, the case.",
+            "With a long tail to the right a few images are everybody's neighbour, so that searches and votes by "
+            "neighbours hear the same few voices; a hub with many bad occurrences misleads them.",
+        ),
+    ),
+    Outline(
         "embedding",
         "The feature space in two dimensions",
         (

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxviz.methods.embedding import embed
-from onnxviz.methods.features import features
 from onnxviz.report.examination import Examination
 from onnxviz.report.numbers import provenance_numbers
-from onnxviz.report.section import Figure, Section, SectionSkipped, render
+from onnxviz.report.section import Figure, Section, render
 from onnxviz.results import Embedding, Features
 
 __all__ = ["make"]
@@ -18,17 +15,8 @@ _FEWEST_FOR_TSNE = 10
 
 
 def make(exam: Examination, section: Section) -> None:
-    """Fill the section and share the features and the map that the grid is made from."""
-    images = exam.need_images(_FEWEST_FOR_PCA)
-    if exam.model.feature_value is None:
-        raise SectionSkipped("no feature value was found in this graph")
-    found = features(exam.model, images)
-    if len(found.array) < _FEWEST_FOR_PCA:
-        raise SectionSkipped(f"{len(found.array)} images could be read; at least {_FEWEST_FOR_PCA} are needed")
-    bad = int((~np.isfinite(found.array).all(axis=1)).sum())
-    if bad:
-        raise SectionSkipped(f"the features of {bad:,} images hold NaN or infinite numbers")
-    exam.shared["features"] = found
+    """Fill the section and share the map that the grid is made from."""
+    found = exam.need_features(_FEWEST_FOR_PCA)
     section.arrays["features"] = found.array
     section.numbers.update(
         value=found.value, dimensions=found.array.shape[1], images=len(found.array), pooled=found.pooled

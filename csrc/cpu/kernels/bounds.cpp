@@ -1,0 +1,104 @@
+// Lower bounds on many distances at once, and the choice of the rows that they leave within reach.
+#include "kernels.h"
+
+#if defined(__AVX512F__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
+
+namespace onnxviz::ONNXVIZ_LEVEL {
+namespace {
+
+// 32 units of float64 roundoff: levels.h says why 32 are enough for all that is computed here.
+constexpr double keep = 1 - 0x1p-48;
+// Rounds a positive float64 to a float32 below it.
+constexpr double keep_float = 1 - 0x1p-22;
+constexpr float raise = 1 + 0x1p-20F;
+// Squares below this may have lost digits to underflow in float32.
+constexpr float underflow = 0x1p-120F;
+
+void squared_lower(RowTerms rows, int64_t count, QueryTerms query, const int32_t* high, const int32_t* low,
+                   float* squared) {
+  const double* __restrict norm = rows.norm;
+  const double* __restrict sum = rows.sum;
+  const float* __restrict scale = rows.scale;
+  const float* __restrict zero = rows.zero;
+  float* __restrict out = squared;
+  // A block at a time, in steps that the compiler turns into vector code whatever the mixture of types.
+  constexpr int64_t block = 64;
+  for (int64_t first = 0; first < count; first += block) {
+    const int64_t n = count - first < block ? count - first : block;
+    double value[block];
+    if (high != nullptr) {
+      for (int64_t r = 0; r < n; ++r) {
+        value[r] = query.high_weight * static_cast<double>(high[first + r]) + static_cast<double>(low[first + r]);
+      }
+    } else {
+      for (int64_t r = 0; r < n; ++r) value[r] = static_cast<double>(low[first + r]);
+    }
+    for (int64_t r = 0; r < n; ++r) value[r] -= static_cast<double>(zero[first + r]) * query.sum;
+    if (query.zero != 0) {
+      for (int64_t r = 0; r < n; ++r) value[r] -= sum[first + r] * query.zero;
+    }
+    for (int64_t r = 0; r < n; ++r) {
+      value[r] = (norm[first + r] * keep + query.norm) - value[r] * (static_cast<double>(scale[first + r]) * query.twice_scale);
+    }
+    if (rows.residual_low != nullptr) {
+      const float* __restrict residual_low = rows.residual_low;
+      const float* __restrict residual_high = rows.residual_high;
+      for (int64_t r = 0; r < n; ++r) {
+        const double above = static_cast<double>(residual_low[first + r]) - query.residual_high;
+        const double below = query.residual_low - static_cast<double>(residual_high[first + r]);
+        double apart = above > below ? above : below;
+        apart = apart > 0 ? apart : 0;
+        value[r] += apart * apart * keep;
+      }
+    }
+    for (int64_t r = 0; r < n; ++r) {
+      const double positive = value[r] > 0 ? value[r] : 0;
+      out[first + r] = static_cast<float>(positive * keep_float);
+    }
+  }
+}
+
+int64_t within_reach(const float* squared, const float* radius, int64_t count, float reach, int64_t first,
+                     int64_t* rows) {
+  int64_t found = 0;
+  int64_t r = 0;
+#if defined(__AVX512F__) && defined(__GNUC__)
+  for (; r + 16 <= count; r += 16) {
+    const __m512 far = _mm512_add_ps(_mm512_set1_ps(reach), _mm512_loadu_ps(radius + r));
+    const __m512 limit =
+        _mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(far, far), _mm512_set1_ps(raise)), _mm512_set1_ps(underflow));
+    unsigned mask = _mm512_cmp_ps_mask(_mm512_loadu_ps(squared + r), limit, _CMP_LE_OQ);
+    for (; mask != 0; mask &= mask - 1) rows[found++] = first + r + __builtin_ctz(mask);
+  }
+#endif
+  for (; r < count; ++r) {
+    const float far = reach + radius[r];
+    rows[found] = first + r;
+    found += squared[r] <= far * far * raise + underflow ? 1 : 0;
+  }
+  return found;
+}
+
+int64_t below(const float* squared, int64_t count, float limit, int64_t first, int64_t* rows) {
+  int64_t found = 0;
+  int64_t r = 0;
+#if defined(__AVX512F__) && defined(__GNUC__)
+  for (; r + 16 <= count; r += 16) {
+    unsigned mask = _mm512_cmp_ps_mask(_mm512_loadu_ps(squared + r), _mm512_set1_ps(limit), _CMP_LT_OQ);
+    for (; mask != 0; mask &= mask - 1) rows[found++] = first + r + __builtin_ctz(mask);
+  }
+#endif
+  for (; r < count; ++r) {
+    rows[found] = first + r;
+    found += squared[r] < limit ? 1 : 0;
+  }
+  return found;
+}
+
+}  // namespace
+
+const BoundKernels bound_kernels = {squared_lower, within_reach, below};
+
+}  // namespace onnxviz::ONNXVIZ_LEVEL
