@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -124,7 +125,6 @@ def _chart(ax: Axes, lines: dict[tuple[str, str], list[tuple[int, float]]], span
     ax.set_xlim(rows[0] / 1.2, rows[-1] * 1.2)
     ax.set_ylim(*span)
     ax.axhline(1, color=INK, linewidth=1.1)
-    ax.annotate("limit of float32", (rows[0] / 1.2, 1), (2, 4), textcoords="offset points", color=INK, fontsize=9)
     ends: dict[str, tuple[int, float]] = {}
     for (name, kind), line in lines.items():
         ours, real = name == "onnxviz", kind == "real"
@@ -134,16 +134,23 @@ def _chart(ax: Axes, lines: dict[tuple[str, str], list[tuple[int, float]]], span
             markersize=6.5 if ours else 5, zorder=4 if ours else 3,
         )  # fmt: skip
         ends[name] = max(ends.get(name, (0, 0.0)), line[-1])
-    lowest = 0.0
-    for name, (_, ratio) in sorted(ends.items(), key=lambda end: end[1][1]):
-        # Labels of lines that end side by side move apart: a line of text is a sixteenth of the height.
-        height = max(ratio, lowest)
-        lowest = height * (span[1] / span[0]) ** (1 / 16)
+    # Labels side by side move apart, away from the limit's: a line of text is a sixteenth of the height.
+    step = (span[1] / span[0]) ** (1 / 16)
+    heights = {"limit": 1.0}
+    lowest = highest = 1.0
+    for name, (_, ratio) in sorted(ends.items(), key=lambda end: abs(math.log(end[1][1]))):
+        if ratio >= 1:
+            highest = heights[name] = max(ratio, highest * step)
+        else:
+            lowest = heights[name] = min(ratio, lowest / step)
+    for name, height in heights.items():
         label = PEERS[name].title.replace(" IndexFlatL2", "").replace(" brute", "")
+        if name != "limit":
+            ratio = ends[name][1]
+            label += f"  {ratio:.0f}×" if ratio >= 10 else f"  {ratio:.2g}×"
         ax.annotate(
-            f"{label}  {ratio:.0f}×" if ratio >= 10 else f"{label}  {ratio:.2g}×",
-            (rows[-1] * 1.2, height), (4, 0), textcoords="offset points", color=COLORS[name], fontsize=10,
-            va="center", annotation_clip=False, fontweight="bold" if name == "onnxviz" else "normal",
+            label, (rows[-1] * 1.2, height), (4, 0), textcoords="offset points", color=COLORS.get(name, INK),
+            fontsize=10, va="center", annotation_clip=False, fontweight="bold" if name == "onnxviz" else "normal",
         )  # fmt: skip
     ax.set_xlabel("rows of the bank", color=QUIET, fontsize=10)
     ax.set_xticks(rows, [f"{count // 1000}k" if count < 1_000_000 else f"{count // 1_000_000}M" for count in rows])

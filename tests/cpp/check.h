@@ -127,9 +127,11 @@ inline std::vector<float> random_basis(std::int64_t directions, std::int64_t col
   return basis;
 }
 
-// Levels of `projected` directions each, four bits, eight bits; the reference is the mean of the rows or zero.
+// Levels of `projected` directions each, four bits, eight bits; the reference is the mean of the rows or zero. Every
+// other direction is longer by the share `skew`, the others are shorter.
 template <class T>
-OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<std::int64_t>& projected, bool centred) {
+OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<std::int64_t>& projected, bool centred,
+                      double skew = 0) {
   OwnedSetup owned;
   owned.setup.metric = metric;
   const auto columns = static_cast<std::size_t>(bank.columns);
@@ -151,6 +153,9 @@ OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<st
   std::int64_t directions = 0;
   for (const std::int64_t width : projected) directions = std::max(directions, width);
   owned.basis = random_basis(directions, bank.columns, 7);
+  for (std::size_t i = 0; i < owned.basis.size(); ++i) {
+    owned.basis[i] *= static_cast<float>(i / columns % 2 == 0 ? 1 + skew : 1 - skew);
+  }
   owned.setup.basis = {owned.basis.data(), directions, bank.columns};
   for (const std::int64_t width : projected) owned.add_level({width, 8, true}, bank.rows);
   owned.add_level({bank.columns, 4, false}, bank.rows);

@@ -36,9 +36,9 @@ struct Encoded {
   Levels levels;
   std::vector<ExactRow> exact;
 
-  Encoded(Matrix<T> matrix, Metric metric, const std::vector<std::int64_t>& projected, bool centred)
+  Encoded(Matrix<T> matrix, Metric metric, const std::vector<std::int64_t>& projected, bool centred, double skew = 0)
       : bank(std::move(matrix)),
-        owned(make_setup(bank, metric, projected, centred)),
+        owned(make_setup(bank, metric, projected, centred, skew)),
         rows(rows_in_memory(bank.view()), metric, owned.setup.directions),
         levels(owned.setup, bank.columns) {
     Levels::Workspace workspace;
@@ -151,6 +151,39 @@ void bounds_hold(Metric metric, int kind, std::int64_t count, std::int64_t colum
   }
 }
 
+// Rows inside a basis that is far from orthonormal: their coordinates are longer or shorter than they are.
+void skewed_bases_are_allowed_for() {
+  constexpr std::int64_t columns = 48;
+  constexpr std::int64_t directions = 20;
+  const std::vector<float> basis = onnxviz::test::random_basis(directions, columns, 7);
+  for (const double skew : {0.05, 0.18}) {
+    Matrix<float> bank(90, columns);
+    for (std::int64_t i = 0; i < bank.rows; ++i) {
+      // Along one direction each, the same number of times the way there and back.
+      const std::int64_t direction = i % directions;
+      for (std::int64_t j = 0; j < columns; ++j) {
+        bank.row(i)[j] = static_cast<float>(i - 45) * basis[static_cast<std::size_t>(direction * columns + j)];
+      }
+    }
+    const Encoded<float> encoded(std::move(bank), Metric::euclidean, {directions}, false, skew);
+    CHECK(encoded.levels.count() == 3);
+    for (std::int64_t q = 0; q < encoded.bank.rows; ++q) {
+      FineQuery query;
+      encoded.rows.read(q, encoded.bank.view().row(q), query.row);
+      encoded.levels.prepare(query);
+      std::vector<Pair> pairs;
+      for (std::int64_t row = 0; row < encoded.bank.rows; ++row) {
+        const long double exact = std::sqrt(squared(encoded.exact[static_cast<std::size_t>(row)], query.row)) *
+                                  static_cast<long double>(encoded.levels.scale());
+        pairs.push_back({exact, exact, "skew, rows " + std::to_string(row) + " and " + std::to_string(q)});
+        const Interval interval = encoded.levels.bounds(0, row, query);
+        CHECK_FOR(static_cast<long double>(interval.lower) <= exact * (1 + 1e-12L), pairs.back().detail);
+      }
+      within_reach_holds(encoded.levels, 0, query.levels[0], query.projected.data(), 2, encoded.bank.rows, pairs);
+    }
+  }
+}
+
 // A bound that says nothing would hold as well: on ordinary data it has to be narrow.
 void bounds_are_narrow() {
   std::string name;
@@ -254,6 +287,7 @@ int main() {
         if (kind % 4 == 1) bounds_hold<float>(metric, kind, 8, 150528, false);
       }
     }
+    skewed_bases_are_allowed_for();
     bounds_are_narrow();
   });
 }
