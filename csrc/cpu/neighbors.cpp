@@ -253,10 +253,9 @@ class BankIndex final : public NeighborIndex::Implementation {
   template <class Read, class Write>
   void run(std::int64_t queries, const Wanted& wanted, int threads, const Read& read, const Write& write_answer) const {
     threads = thread_count(threads);
-    // Enough groups to keep all threads busy to the end, and none with so few queries that the finer form is used.
-    const std::int64_t even = (queries + threads - 1) / threads;
-    const std::int64_t per_group = std::min(Search<T>::most_queries, std::max<std::int64_t>(even, std::min<std::int64_t>(queries, 8)));
-    const std::int64_t groups = queries == 0 ? 0 : (queries + per_group - 1) / per_group;
+    // As few groups as possible, because each reads all codes; few groups share their rows among the threads.
+    const std::int64_t groups = (queries + Search<T>::most_queries - 1) / Search<T>::most_queries;
+    const std::int64_t per_group = groups == 0 ? 0 : (queries + groups - 1) / groups;
     const bool single = queries <= Search<T>::most_fine;
     const int start = single ? start_.single : start_.batch;
     const int plain = single ? start_.plain : levels_.count() - 1;
@@ -266,11 +265,18 @@ class BankIndex final : public NeighborIndex::Implementation {
       const std::int64_t shares =
           std::max<std::int64_t>(1, std::min({threads / count, bytes / fewest_bytes_per_share, rows() / rows_per_task}));
       std::vector<QueryGroup> wave(static_cast<std::size_t>(count));
+      const std::int64_t begin = first * per_group;
+      const std::int64_t end = std::min(queries, (first + count) * per_group);
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t size = std::min(per_group, end - begin - i * per_group);
+        wave[static_cast<std::size_t>(i)].queries.resize(static_cast<std::size_t>(size));
+        wave[static_cast<std::size_t>(i)].thresholds = std::make_unique<SharedThreshold[]>(static_cast<std::size_t>(size));
+      }
+      parallel_for(end - begin, threads, [&](std::int64_t q) {
+        wave[static_cast<std::size_t>(q / per_group)].queries[static_cast<std::size_t>(q % per_group)] = read(begin + q);
+      });
       parallel_for(count, threads, [&](std::int64_t i) {
         QueryGroup& group = wave[static_cast<std::size_t>(i)];
-        const std::int64_t begin = (first + i) * per_group;
-        for (std::int64_t q = begin; q < std::min(queries, begin + per_group); ++q) group.queries.push_back(read(q));
-        group.thresholds = std::make_unique<SharedThreshold[]>(group.queries.size());
         group.looks = search_.looks(group.queries, start);
       });
       std::vector<std::vector<std::vector<Neighbor>>> found(static_cast<std::size_t>(count * shares));

@@ -18,10 +18,10 @@ _FEWEST_PROJECTED_ROWS = 2048
 _FEWEST_PROJECTED_COLUMNS = 512
 _MOST_PROJECTED_COLUMNS = 65_536
 _FEWEST_NIBBLE_COLUMNS = 256
-_FEW_DIRECTIONS, _MANY_DIRECTIONS = 256, 1024
+_FEW_DIRECTIONS, _MANY_DIRECTIONS = 256, 512
 # What a sample leaves in doubt is more than what the whole bank will: neighbours are farther away in it.
 _MOST_IN_DOUBT = 0.6
-# Many directions take ten seconds to find, which only many queries of a large bank give back.
+# Many directions take seconds to find, which only many queries of a large bank give back.
 _FEWEST_ROWS_FOR_MANY = 60_000
 _FEWEST_VARIANCE_FOR_MANY = 0.4
 # How much narrower rows have to become before their mean is taken off: doing so costs the zeros of a ReLU their place.

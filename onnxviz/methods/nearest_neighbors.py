@@ -90,8 +90,7 @@ class NearestNeighbors:
         count, columns = rows.shape
         if count == 0:
             raise InputError("Found array with 0 sample(s) while a minimum of 1 is required", where="X")
-        sample = self._bank[sample_rows(count)]
-        setup = train(sample, count, metric=self.metric)
+        setup = train(self._bank[sample_rows(count)], count, metric=self.metric)
         codes = bank_codes(X) if isinstance(X, FeatureBank) else None
         self._index = backend.NeighborIndex(
             rows, metric=self.metric, setup=setup, codes=codes, threads=self._threads(), progress=progress
