@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import onnxviz as ov
 from onnxviz import _core, backend
 from onnxviz.errors import InputError
-from onnxviz.methods import index_training
+from onnxviz.methods import index_training, nearest_neighbors
 from oracles import nearest_rows
 
 
@@ -344,6 +344,19 @@ def test_without_queries_each_row_is_left_out_itself(kind: str, metric: str) -> 
         expected, order = ov.NearestNeighbors(4, metric=metric).fit(bank[rest]).kneighbors(bank[row : row + 1])
         np.testing.assert_array_equal(indices[row], rest[order[0]])
         np.testing.assert_array_equal(distances[row], expected[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_meeting_each_other_finds_what_asking_for_each_finds(kind: str, metric: str, dtype: type) -> None:
+    bank = make_bank(kind, 150, 70).astype(dtype)
+    bank[[3, 50, 149]] = 0
+    index = ov.NearestNeighbors(6, metric=metric).fit(bank)
+    got = index.kneighbors()
+    wanted = nearest_neighbors.leave_out(np.arange(150), *index.kneighbors(bank, 7))
+    for ours, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_only_indices_when_asked() -> None:
