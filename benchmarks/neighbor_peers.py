@@ -6,6 +6,7 @@ arrays as .npy files.
 
 from __future__ import annotations
 
+import abc
 import importlib.metadata
 import importlib.util
 import json
@@ -29,7 +30,7 @@ Found = tuple[NDArray[Any], NDArray[Any]]
 """Distances and row numbers, a line for each query."""
 
 
-class Peer:
+class Peer(abc.ABC):
     """One way to find neighbours; libraries are imported when it is made."""
 
     title: ClassVar[str]
@@ -40,13 +41,13 @@ class Peer:
         """Work with so many threads from now on."""
         threadpool_limits(threads)
 
+    @abc.abstractmethod
     def build(self, bank: NDArray[np.float32]) -> None:
         """Make a bank ready for queries."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def search(self, queries: NDArray[np.float32], count: int = NEIGHBORS) -> Found:
         """The nearest rows of each query."""
-        raise NotImplementedError
 
     def all_pairs(self, bank: NDArray[np.float32]) -> Found:
         """The nearest other rows of each row, from nothing."""

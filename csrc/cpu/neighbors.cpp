@@ -1,4 +1,4 @@
-// Exact neighbours: integer codes rule rows out (levels.h, search.h), float64 distances decide between the rest (rows.h).
+// Exact neighbours: integer codes rule rows out (levels.h, search.h), float64 distances decide on the rest (rows.h).
 #include "onnxviz/neighbors.h"
 
 #include <algorithm>
@@ -55,7 +55,9 @@ template <class T>
 class BankIndex final : public NeighborIndex::Implementation {
  public:
   BankIndex(std::shared_ptr<const RowSource<T>> bank, const IndexSetup& setup)
-      : rows_(std::move(bank), setup.metric, setup.directions), levels_(setup, rows_.columns()), search_(rows_, levels_) {
+      : rows_(std::move(bank), setup.metric, setup.directions),
+        levels_(setup, rows_.columns()),
+        search_(rows_, levels_) {
     start_ = {levels_.count() - 1, levels_.count() - 1, levels_.count() - 1};
   }
 
@@ -74,9 +76,9 @@ class BankIndex final : public NeighborIndex::Implementation {
   void encode(std::int64_t first, std::int64_t count, int threads) override {
     if (first < 0 || count < 0 || first > rows() - count) throw std::invalid_argument("no such rows to encode");
     const std::int64_t tasks = (count + rows_per_task - 1) / rows_per_task;
-    std::vector<Levels::Workspace> workspaces(static_cast<std::size_t>(std::min<std::int64_t>(thread_count(threads), std::max<std::int64_t>(tasks, 1))));
+    const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(thread_count(threads), tasks));
+    std::vector<Levels::Workspace> workspaces(static_cast<std::size_t>(workers));
     std::vector<std::vector<T>> buffers(workspaces.size());
-    const auto workers = static_cast<std::int64_t>(workspaces.size());
     parallel_for(workers, threads, [&](std::int64_t worker) {
       Levels::Workspace& workspace = workspaces[static_cast<std::size_t>(worker)];
       for (std::int64_t task = tasks * worker / workers; task < tasks * (worker + 1) / workers; ++task) {

@@ -102,7 +102,8 @@ void same_as_brute_force(int kind, std::int64_t rows, std::int64_t columns, std:
       }
       std::sort(inside.begin(), inside.end());
       const WithinRadius found = owned.index.within(MatrixView<T>{queries.row(q), 1, columns}, radius, 2);
-      bool same = found.indices.size() == inside.size() && found.offsets == std::vector<std::int64_t>{0, static_cast<std::int64_t>(inside.size())};
+      bool same = found.indices.size() == inside.size() && found.offsets.size() == 2 && found.offsets[0] == 0 &&
+                  found.offsets[1] == static_cast<std::int64_t>(inside.size());
       for (std::size_t i = 0; same && i < inside.size(); ++i) {
         same = found.indices[i] == inside[i].second && found.distances[i] == inside[i].first;
       }

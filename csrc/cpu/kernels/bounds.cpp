@@ -40,7 +40,8 @@ void squared_lower(RowTerms rows, int64_t count, QueryTerms query, const int32_t
       for (int64_t r = 0; r < n; ++r) value[r] -= sum[first + r] * query.zero;
     }
     for (int64_t r = 0; r < n; ++r) {
-      value[r] = (norm[first + r] * keep + query.norm) - value[r] * (static_cast<double>(scale[first + r]) * query.twice_scale);
+      const double scales = static_cast<double>(scale[first + r]) * query.twice_scale;
+      value[r] = (norm[first + r] * keep + query.norm) - value[r] * scales;
     }
     if (rows.residual_low != nullptr) {
       const float* __restrict residual_low = rows.residual_low;
