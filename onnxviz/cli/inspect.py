@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from onnxviz.cli.terminal import output, printable
 
 if TYPE_CHECKING:
     from onnxviz.graph.values import GraphInput, Value
+    from onnxviz.methods.gradient_coverage import GradientCoverage
     from onnxviz.runtime.model import Model
 
 __all__ = ["inspect"]
@@ -25,6 +27,9 @@ def inspect(
         list[str] | None,
         typer.Option(metavar="GLOB", help="Values to list, by name or glob; may be repeated. [default: all]"),
     ] = None,
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Tell which operators have a derivative, before any work starts.")
+    ] = False,
     labels: Labels = None,
     preprocess: Preprocess = None,
     json: JSON = None,
@@ -34,21 +39,23 @@ def inspect(
     """List a model's inputs, outputs, contracts and values."""
 
     def work() -> None:
+        from onnxviz.methods.gradient_coverage import gradient_coverage
         from onnxviz.report.numbers import plain
         from onnxviz.runtime.opening import load
 
         opened = load(model, preprocess=preprocess, labels=labels, timeout=timeout)
         found = {value.name: value for pattern in values or ["*"] for value in opened.values(pattern)}
+        coverage = gradient_coverage(opened) if gradients else None
         if json is not None:
-            write_numbers(plain(_numbers(opened, found))[0], json)
+            write_numbers(plain(_numbers(opened, found, coverage))[0], json)
         if not quiet and str(json) != "-":
             with output() as show:
-                _print(show, opened, found)
+                _print(show, opened, found, coverage)
 
     raise typer.Exit(supervise(work, timeout=timeout))
 
 
-def _numbers(model: Model, found: dict[str, Value]) -> dict[str, Any]:
+def _numbers(model: Model, found: dict[str, Value], coverage: GradientCoverage | None) -> dict[str, Any]:
     shapes = model.shapes()
 
     def interface(value: GraphInput | Value) -> dict[str, Any]:
@@ -73,12 +80,16 @@ def _numbers(model: Model, found: dict[str, Value]) -> dict[str, Any]:
         "logits_value": model.logits_value,
         "macs": model.macs,
         "values": [entry(value) for value in found.values()],
-    }
+    } | ({"gradients": dataclasses.asdict(coverage) | {"complete": coverage.complete}} if coverage else {})
 
 
-def _print(show: Callable[[Any], None], model: Model, found: dict[str, Value]) -> None:
+def _print(
+    show: Callable[[Any], None], model: Model, found: dict[str, Value], coverage: GradientCoverage | None
+) -> None:
     from rich.table import Table
     from rich.text import Text
+
+    from onnxviz.methods.gradient_coverage import summary
 
     shapes = model.shapes()
     facts = Table(box=None, show_header=False, pad_edge=False)
@@ -96,6 +107,7 @@ def _print(show: Callable[[Any], None], model: Model, found: dict[str, Value]) -
             "features",
             f"{model.feature_landmark.value}: {model.feature_landmark.why}" if model.feature_landmark else "none found",
         ),
+        *(("gradients", line) for line in (summary(coverage) if coverage else ())),
     ]
     for name, text in rows:
         facts.add_row(Text(name, style="bold"), Text(printable(text)))

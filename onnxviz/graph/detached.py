@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-__all__ = ["LARGE", "WEIGHTS_FILE", "StoredWeight", "detach_weights", "stored_weights", "weight_bytes"]
+__all__ = ["LARGE", "WEIGHTS_FILE", "StoredWeight", "detach_weights", "place_beside", "stored_weights", "weight_bytes"]
 
 WEIGHTS_FILE = "optimized.bin"
 """Where a graph says that its large weights are. Nothing need be there when they are handed over."""
@@ -44,10 +44,15 @@ def detach_weights(model: ModelProto) -> dict[str, NDArray[Any]]:
             continue  # damaged: onnxruntime says so in its own words
         taken[tensor.name] = np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
         tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", WEIGHTS_FILE), ("offset", "0"), ("length", str(taken[tensor.name].nbytes))):
-            tensor.external_data.add(key=key, value=value)
+        place_beside(tensor, taken[tensor.name].nbytes)
     return taken
+
+
+def place_beside(tensor: TensorProto, length: int) -> None:
+    """Say of a weight without numbers that ``length`` bytes of them lie beside the graph."""
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", WEIGHTS_FILE), ("offset", "0"), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
 
 
 def weight_bytes(model: ModelProto) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from onnxviz.graph.external import DataFile, check_data_files, every_tensor, rea
 from onnxviz.graph.structure import check_names, check_operators, inline_functions, normalize_graph
 from onnxviz.graph.wiring import tensor_to_array
 
-__all__ = ["LoadedModel", "load_tensor", "read_model", "verify_external_data"]
+__all__ = ["ExternalWeights", "LoadedModel", "load_tensor", "read_model", "verify_external_data"]
 
 _LARGEST_PROTOBUF = (1 << 31) - 1
 
@@ -150,6 +150,27 @@ def load_tensor(model: LoadedModel, tensor: onnx.TensorProto) -> NDArray[Any]:
     if location not in model.data_files:
         raise ModelError("the tensor's data file was not checked", where=f"{model.path.name}, tensor {tensor.name!r}")
     return read_external(tensor, model.data_files[location], model=model.path)
+
+
+class ExternalWeights(Mapping[str, NDArray[Any]]):
+    """The weights of a model that lie in data files, each read when it is asked for."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self._tensors = {
+            tensor.name: tensor
+            for tensor in model.proto.graph.initializer
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+        }
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return load_tensor(self._model, self._tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _read_bytes(file: Path) -> bytes:

@@ -147,7 +147,7 @@ class Wiring:
             for name in node.output:
                 if name:
                     self.producer[name] = node
-        self._tensors = dict(tensors or {})
+        self._tensors = tensors if tensors is not None else {}
         self._folded: dict[str, NDArray[Any] | None] = {}
         self._constant_names: set[str] | None = None
 

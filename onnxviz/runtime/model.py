@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError, near_misses
 from onnxviz.graph.contract import ImageInput
+from onnxviz.graph.gradient.ends import real_value_before, real_value_behind
 from onnxviz.graph.landmarks import Landmark, find_feature_value, find_logits_value
 from onnxviz.graph.layout import channel_axes
 from onnxviz.graph.loading import LoadedModel
@@ -24,6 +25,7 @@ from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.results import Provenance
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
+from onnxviz.runtime.gradients import GradientSessions
 from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.output import OutputContract
 from onnxviz.runtime.probing import numpy_dtype, probe_feeds, relative_difference
@@ -201,15 +203,14 @@ class Model:
         """
         names = self._names(values)
         if isinstance(x, Mapping):
-            return self._runner.run_feeds(names, self._checked_feeds(x))
+            return self._runner.run_feeds(names, self.checked_feeds(x))
         if isinstance(x, ImageSet):
             read = ((len(batch.indices), arrays) for batch, arrays in self.batches(x, names))
             gathered = _gather(read, names, len(x))
             if gathered is None:
                 raise InputError("none of the images can be read", where="images")
             return gathered
-        tensor = x.tensor if isinstance(x, ImageBatch) else np.asarray(x)
-        tensor = self._checked(self._only_input(), tensor, free_batch=True)
+        tensor = self.checked_images(x)
         steps = self._runner.stream(tensor, names, self.batch_size)
         gathered = _gather(((step.stop - step.start, arrays) for step, arrays in steps), names, len(tensor))
         if gathered is None:
@@ -225,7 +226,7 @@ class Model:
             The arrays are valid until the next step of the iteration only: copy what has to last.
         """
         names = self._names(values)
-        self._only_input()
+        self._require_only_input()
         for batch in images.batches(self.batch_size):
             for rows, arrays in self._runner.stream(batch.tensor, names, self.batch_size):
                 yield ImageBatch(batch.indices[rows], batch.tensor[rows], batch.views[rows]), arrays
@@ -247,7 +248,7 @@ class Model:
         Its ``buffer`` has :attr:`batch_size` rows. Where the file fixes the batch, every run must use all of them.
         """
         names = self._names(values)
-        self._only_input()
+        self._require_only_input()
         with self._runner.bound(names, self.batch_size) as bound:
             yield bound
 
@@ -303,6 +304,58 @@ class Model:
         """Seeded random feeds for every input, encoded by the contract."""
         image = self.image_input.name if self.image_input else None
         return probe_feeds(self.inputs, batch, image=image, preprocess=self.preprocess)
+
+    # -- gradients -----------------------------------------------------------------------------------------------
+
+    @property
+    def gradients(self) -> GradientSessions:
+        """Sessions that run forward and backward; :func:`onnxviz.gradient` is the way to use them."""
+        return self._runner.gradients
+
+    @cached_property
+    def gradient_batch_size(self) -> int:
+        """Images per run of the forward and backward pass, whose maps all stay in memory until they have been used."""
+        return self.fixed_batch or max(1, min(8, self.batch_size))
+
+    @cached_property
+    def gradient_input(self) -> str:
+        """The input; the first value behind it that holds real numbers where it takes integers.
+
+        Raises
+        ------
+        InputError
+            There is no such value, or the model has several inputs.
+        """
+        found: str | None = real_value_behind(self.loaded.proto, self.only_input)
+        if found is None:
+            raise InputError(
+                "the input holds integers, and no value behind it is the same in real numbers", where=self.name,
+                got=repr(self.only_input), next_step="Name the values to derive by with wrt=...",
+            )  # fmt: skip
+        return found
+
+    @cached_property
+    def class_scores(self) -> tuple[str, str]:
+        """The value whose elements are the classes' scores, and their scale, ``"logit"`` or ``"probability"``.
+
+        Raises
+        ------
+        ContractError
+            The model's output is not a classifier's.
+        """
+        if self.output.kind == "values":
+            self.output.probabilities(np.zeros((1, 1), np.float32))  # raises the sentence that says why
+        if self.output.logits is not None:
+            logits: str | None = real_value_before(self.loaded.proto, self.output.logits)
+            if logits is not None:
+                return logits, "logit"
+        scores: str | None = real_value_before(self.loaded.proto, self.output.output)
+        return scores or self.output.output, "logit" if self.output.kind == "logits" else "probability"
+
+    @cached_property
+    def weight_names(self) -> frozenset[str]:
+        """Names of the weights that the file stores."""
+        return frozenset(tensor.name for tensor in self.loaded.proto.graph.initializer)
 
     # -- what a run tells ----------------------------------------------------------------------------------------
 
@@ -399,7 +452,18 @@ class Model:
     def _only_input_name(self) -> str | None:
         return self.inputs[0].name if len(self.inputs) == 1 else None
 
-    def _only_input(self) -> str:
+    @property
+    def only_input(self) -> str:
+        """Name of the model's input.
+
+        Raises
+        ------
+        InputError
+            It has several, so images alone do not feed it.
+        """
+        return self._require_only_input()
+
+    def _require_only_input(self) -> str:
         if self._only_input_name is None:
             listed = ", ".join(f"{value.name!r} {list(value.shape or ())}" for value in self.inputs)
             raise InputError(
@@ -416,7 +480,25 @@ class Model:
             return tuple(value.name for value in self.outputs)
         return tuple(dict.fromkeys(value.name for pattern in patterns for value in self.values(pattern)))
 
-    def _checked_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+    def checked_images(self, x: NDArray[Any] | ImageBatch) -> NDArray[Any]:
+        """Encoded images as the model's only input takes them, (n, *input shape).
+
+        Raises
+        ------
+        InputError
+            The array does not fit the input.
+        """
+        tensor = x.tensor if isinstance(x, ImageBatch) else np.asarray(x)
+        return self._checked(self.only_input, tensor, free_batch=True)
+
+    def checked_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Arrays for all inputs, as the model takes them.
+
+        Raises
+        ------
+        InputError
+            An input is missing, unknown, or its array does not fit.
+        """
         known = [value.name for value in self.inputs]
         for name in feeds:
             if name not in known:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from onnxviz.errors import LimitError, ModelError
 from onnxviz.graph.batch import make_batch_dynamic, static_batch
 from onnxviz.graph.detached import detach_weights, weight_bytes
-from onnxviz.graph.loading import LoadedModel, verify_external_data
+from onnxviz.graph.loading import ExternalWeights, LoadedModel, verify_external_data
 from onnxviz.graph.taps import expose
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
+from onnxviz.runtime.gradients import GradientSessions
 from onnxviz.runtime.incremental_plans import IncrementalPlans, PlannedPatch
 from onnxviz.runtime.probing import relative_difference
 from onnxviz.runtime.sessions import OutOfMemory, Session, open_session, ort_values
@@ -107,6 +108,20 @@ class Runner:
                     verify=lambda: verify_external_data(self._loaded),
                 )  # fmt: skip
         return self._plans.find(names, image, patches, grid, memory, self.deadline)
+
+    # -- gradients -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def gradients(self) -> GradientSessions:
+        """Sessions that run forward and backward."""
+        free = self._only_input is not None and self.fixed_batch is None
+        directory = self._loaded.data_directory
+        return GradientSessions(
+            self._batched if free else self._loaded.proto, where=self._loaded.path.name, outputs=self._outputs,
+            free_batch=free, rows=self.fixed_batch or 1, device=self._device, threads=self._threads,
+            data_directory=str(directory) if directory else None, external=ExternalWeights(self._loaded),
+            probe=self._probe,
+        )  # fmt: skip
 
     # -- batches -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""A model comes in; a graph that also computes derivatives of its values goes out."""
