@@ -64,11 +64,16 @@ void AllPairs<T>::meet(std::int64_t group) {
   std::vector<std::int32_t> products(static_cast<std::size_t>(number * rows_per_tile));
   float bounds[rows_per_tile];
   float widened[rows_per_tile];
+  float thresholds[rows_per_tile];
   std::int64_t found[rows_per_tile];
   for (std::int64_t first = begin; first < rows_.count(); first += rows_per_tile) {
     const std::int64_t count = std::min(rows_per_tile, rows_.count() - first);
     levels_.product(level)(levels_.codes(level, first), shape.row_bytes(), count, vectors.data(), vector_bytes, number,
                            levels_.padded_columns(level), products.data(), rows_per_tile);
+    // Of the tile's rows once for all queries; what they fall by meanwhile, the bounds on single pairs allow for.
+    for (std::int64_t i = 0; i < count; ++i) {
+      thresholds[i] = levels_.reach(level, {}, thresholds_[static_cast<std::size_t>(first + i)].get());
+    }
     for (std::int64_t q = 0; q < number; ++q) {
       const std::int64_t row = begin + q;
       const LevelQuery& query = coarse[static_cast<std::size_t>(q)];
@@ -77,9 +82,10 @@ void AllPairs<T>::meet(std::int64_t group) {
       // Whichever of the two rows looks farther decides whether the pair is looked at.
       const double own = thresholds_[static_cast<std::size_t>(row)].get();
       const float reach = levels_.reach(level, query, own);
+      const float threshold = levels_.reach(level, {}, own);
+      // Three roundings more than elsewhere; the limit of within_reach is rounded up by sixteen.
       for (std::int64_t i = 0; i < count; ++i) {
-        const float theirs = levels_.reach(level, query, thresholds_[static_cast<std::size_t>(first + i)].get());
-        widened[i] = radius[first + i] + (theirs > reach ? theirs - reach : 0);
+        widened[i] = radius[first + i] + std::max(0.0F, thresholds[i] - threshold);
       }
       const std::int64_t kept = kernels.within_reach(bounds, widened, count, reach, first, found);
       for (std::int64_t i = 0; i < kept; ++i) {

@@ -10,7 +10,7 @@ namespace onnxviz {
 namespace {
 
 // Bounds kept at a time, over all queries of a group: they stay in the last cache.
-constexpr std::int64_t bounds_at_once = std::int64_t{3} << 20;
+constexpr std::int64_t bounds_at_once = std::int64_t{3} << 19;
 constexpr std::int64_t most_rows_per_chunk = std::int64_t{1} << 17;
 // Of the cost of a row: bytes of codes that memory delivers, or the products of columns that a core computes, in a
 // nanosecond; what every bound takes besides; and a row that is reached alone.

@@ -208,8 +208,8 @@ void bounds_are_narrow() {
 void products_are_exact() {
   std::mt19937_64 random(3);
   for (const std::int64_t columns : {64, 128, 256, 1024, 1088, 65536}) {
-    for (const std::int64_t number : {1, 2, 3, 6, 7}) {
-      const std::int64_t count = columns > 10000 ? 3 : 9;
+    for (const std::int64_t number : {1, 2, 3, 6, 7, 8, 20, 48, 65}) {
+      const std::int64_t count = columns > 10000 ? 3 : (number < 8 ? 9 : 83);
       std::vector<std::uint8_t> rows(static_cast<std::size_t>(count * columns));
       std::vector<std::int8_t> vectors(static_cast<std::size_t>(number * columns));
       // The extremes, where narrower sums would overflow, and everything between.

@@ -15,7 +15,7 @@ namespace {
 
 // The accumulators stay in registers only if the loops over them are unrolled.
 #if defined(__GNUC__) && !defined(__clang__)
-#define ONNXVIZ_UNROLL _Pragma("GCC unroll 8")
+#define ONNXVIZ_UNROLL _Pragma("GCC unroll 16")
 #else
 #define ONNXVIZ_UNROLL
 #endif
@@ -91,6 +91,147 @@ ONNXVIZ_UNROLL
 }
 
 constexpr int most_vectors = 6;
+
+// Many vectors at many rows: 16 vectors, four columns of each, lie in one register, and four columns of a row meet all
+// of them. No sums within a register are left to the end, and rows that lie a power of two apart, which share a few
+// lines of the first cache, are few at a time. Vectors are packed so for each call and stretch of columns: that is
+// quick beside the products, and the stretch stays in the nearest caches.
+constexpr int64_t pack = 16;
+constexpr int64_t packs_at_once = 3;
+constexpr int64_t packed_rows = 64;
+constexpr int64_t packed_columns = 1024;
+constexpr int64_t fewest_packed_vectors = 8;
+constexpr int rows_per_pack = 8;
+
+// 16 x 16 of four bytes each.
+inline void transpose(__m512i (&rows)[16]) {
+  __m512i pairs[16];
+ONNXVIZ_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+  __m512i fours[16];
+ONNXVIZ_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+    fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+  }
+ONNXVIZ_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const __m512i even_low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88);
+    const __m512i odd_low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xDD);
+    const __m512i even_high = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
+    const __m512i odd_high = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xDD);
+    rows[i] = _mm512_shuffle_i32x4(even_low, even_high, 0x88);
+    rows[i + 8] = _mm512_shuffle_i32x4(even_low, even_high, 0xDD);
+    rows[i + 4] = _mm512_shuffle_i32x4(odd_low, odd_high, 0x88);
+    rows[i + 12] = _mm512_shuffle_i32x4(odd_low, odd_high, 0xDD);
+  }
+}
+
+// Four columns of each vector after the other; vectors that are none are zeros.
+inline void pack_vectors(const int8_t* vectors, int64_t vector_bytes, int64_t number, int64_t columns,
+                         int8_t* packed) {
+  for (int64_t j = 0; j < columns; j += byte_block, packed += pack * byte_block) {
+    __m512i block[pack];
+    for (int64_t v = 0; v < pack; ++v) {
+      block[v] = v < number ? load(vectors + v * vector_bytes + j) : _mm512_setzero_si512();
+    }
+    transpose(block);
+    for (int64_t i = 0; i < pack; ++i) _mm512_store_si512(packed + i * byte_block, block[i]);
+  }
+}
+
+template <int rows_at_once, int packs>
+inline void packed_tile(const uint8_t* rows, int64_t row_bytes, const int8_t* packed, int64_t pack_bytes,
+                        int64_t columns, bool first, int32_t* products) {
+  __m512i sums[rows_at_once][packs];
+ONNXVIZ_UNROLL
+  for (int r = 0; r < rows_at_once; ++r) {
+ONNXVIZ_UNROLL
+    for (int p = 0; p < packs; ++p) {
+      sums[r][p] = first ? _mm512_setzero_si512() : _mm512_load_si512(products + (r * packs_at_once + p) * pack);
+    }
+  }
+  for (int64_t j = 0; j < columns; j += 4, packed += 4 * pack) {
+    __m512i vectors[packs];
+ONNXVIZ_UNROLL
+    for (int p = 0; p < packs; ++p) vectors[p] = _mm512_load_si512(packed + p * pack_bytes);
+ONNXVIZ_UNROLL
+    for (int r = 0; r < rows_at_once; ++r) {
+      int32_t four;
+      __builtin_memcpy(&four, rows + r * row_bytes + j, 4);
+      const __m512i row = _mm512_set1_epi32(four);
+ONNXVIZ_UNROLL
+      for (int p = 0; p < packs; ++p) add_products(sums[r][p], row, vectors[p]);
+    }
+  }
+ONNXVIZ_UNROLL
+  for (int r = 0; r < rows_at_once; ++r) {
+ONNXVIZ_UNROLL
+    for (int p = 0; p < packs; ++p) _mm512_store_si512(products + (r * packs_at_once + p) * pack, sums[r][p]);
+  }
+}
+
+template <int packs>
+inline void packed_bytes(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* packed,
+                         int64_t pack_bytes, int64_t columns, bool first, int32_t* products) {
+  int64_t r = 0;
+  for (; r + rows_per_pack <= count; r += rows_per_pack) {
+    packed_tile<rows_per_pack, packs>(rows + r * row_bytes, row_bytes, packed, pack_bytes, columns, first,
+                                      products + r * packs_at_once * pack);
+  }
+  for (; r < count; ++r) {
+    packed_tile<1, packs>(rows + r * row_bytes, row_bytes, packed, pack_bytes, columns, first,
+                          products + r * packs_at_once * pack);
+  }
+}
+
+void many_bytes(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* vectors, int64_t vector_bytes,
+                int64_t number, int64_t columns, int32_t* products, int64_t stride) {
+  alignas(64) int8_t packed[packs_at_once * pack * packed_columns];
+  alignas(64) int32_t sums[packed_rows * packs_at_once * pack];
+  for (int64_t v = 0; v < number; v += packs_at_once * pack) {
+    const int64_t left = number - v < packs_at_once * pack ? number - v : packs_at_once * pack;
+    const int64_t packs = (left + pack - 1) / pack;
+    for (int64_t r = 0; r < count; r += packed_rows) {
+      const int64_t here = count - r < packed_rows ? count - r : packed_rows;
+      for (int64_t j = 0; j < columns; j += packed_columns) {
+        const int64_t width = columns - j < packed_columns ? columns - j : packed_columns;
+        const int64_t pack_bytes = pack * width;
+        for (int64_t p = 0; p < packs; ++p) {
+          pack_vectors(vectors + (v + p * pack) * vector_bytes + j, vector_bytes, left - p * pack, width,
+                       packed + p * pack_bytes);
+        }
+        const uint8_t* some = rows + r * row_bytes + j;
+        if (packs == 3) {
+          packed_bytes<3>(some, row_bytes, here, packed, pack_bytes, width, j == 0, sums);
+        } else if (packs == 2) {
+          packed_bytes<2>(some, row_bytes, here, packed, pack_bytes, width, j == 0, sums);
+        } else {
+          packed_bytes<1>(some, row_bytes, here, packed, pack_bytes, width, j == 0, sums);
+        }
+      }
+      for (int64_t first = 0; first < here; first += 16) {
+        const auto mask = static_cast<__mmask16>(here - first < 16 ? (1U << (here - first)) - 1 : 0xFFFFU);
+        for (int64_t p = 0; p < packs; ++p) {
+          __m512i block[16];
+          for (int64_t i = 0; i < 16; ++i) {
+            block[i] = first + i < here ? _mm512_load_si512(sums + ((first + i) * packs_at_once + p) * pack)
+                                        : _mm512_setzero_si512();
+          }
+          transpose(block);
+          for (int64_t i = 0; i < 16 && p * pack + i < left; ++i) {
+            _mm512_mask_storeu_epi32(products + (v + p * pack + i) * stride + r + first, mask, block[i]);
+          }
+        }
+      }
+    }
+  }
+}
 
 inline __m512i low_nibbles(__m512i both) { return _mm512_and_si512(both, _mm512_set1_epi8(0x0F)); }
 inline __m512i high_nibbles(__m512i both) { return low_nibbles(_mm512_srli_epi16(both, 4)); }
@@ -283,6 +424,12 @@ void nibble_rows(const uint8_t* const (&rows)[rows_at_once], const int8_t* vecto
 
 void bytes(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* vectors, int64_t vector_bytes,
            int64_t number, int64_t columns, int32_t* products, int64_t stride) {
+#if defined(__AVX512VNNI__)
+  if (number >= fewest_packed_vectors) {
+    many_bytes(rows, row_bytes, count, vectors, vector_bytes, number, columns, products, stride);
+    return;
+  }
+#endif
   int64_t r = 0;
   if (number > 2 || columns <= longest_row_in_company) {
     for (; r + 4 <= count; r += 4) {
