@@ -228,12 +228,12 @@ def _densenet121() -> nn.Module:
     return nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(), *_head(width))
 
 
-def _vit_tiny() -> nn.Module:
-    """ViT-Ti/16 (Touvron et al., 2021; the architecture is that of Dosovitskiy et al., 2021)."""
+def _vit(width: int, heads: int) -> nn.Module:
+    """ViT-Ti/16 and ViT-S/16 (Touvron et al., 2021; the architecture is that of Dosovitskiy et al., 2021)."""
     import torch
     from torch import nn
 
-    width, heads, patch, count = 192, 3, 16, (SIDE // 16) ** 2 + 1
+    patch, count = 16, (SIDE // 16) ** 2 + 1
 
     def embed(layer: nn.Module, image: Tensor) -> Tensor:
         patches = layer.patches(image).flatten(2).transpose(1, 2)
@@ -260,6 +260,7 @@ def _vit_tiny() -> nn.Module:
 
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "vgg16": _vgg16, "alexnet": _alexnet, "resnet50": _resnet50,
-    "mobilenet_v2": _mobilenet_v2, "densenet121": _densenet121, "vit_tiny": _vit_tiny,
+    "mobilenet_v2": _mobilenet_v2, "densenet121": _densenet121,
+    "vit_tiny": lambda: _vit(192, 3), "vit_small": lambda: _vit(384, 6),
 }  # fmt: skip
 NETWORKS = tuple(_BUILDERS)

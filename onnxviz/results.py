@@ -16,21 +16,34 @@ from numpy.typing import NDArray
 from onnxviz.sums import limbs_total
 
 __all__ = [
+    "ActivationMap",
     "ActivationStatistics",
     "Activations",
+    "AscentStep",
+    "Attribution",
     "ClassPurity",
+    "ClassVisualization",
     "Embedding",
+    "FeatureVisualization",
     "Features",
     "Filters",
     "Hubness",
     "ImageGrid",
+    "InsertionDeletion",
+    "IntegratedGradients",
     "LabelSuspects",
     "NearDuplicates",
     "Neighbors",
     "Occlusion",
     "OcclusionStep",
+    "PlantedCause",
+    "PointingGame",
     "Predictions",
     "Provenance",
+    "RandomizationCheck",
+    "Rise",
+    "RiseStep",
+    "SmoothGrad",
     "TopPatches",
 ]
 
@@ -467,3 +480,352 @@ class Predictions:
     images: ImageArray
     """(shown, height, width, 3) the first few images, for the picture."""
     provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Rise:
+    """How a scalar of the output answers when random smooth masks hide parts of an image (Petsiuk et al. 2018)."""
+
+    map: FloatArray
+    """(height, width) float32: mean over the masks of the score times the mask, divided by ``keep``; high is
+    important."""
+    standard_error: FloatArray
+    """(height, width) float32: by how much the map would differ with other masks, one standard deviation."""
+    masks: int
+    """Number of masks that were used."""
+    sums: IntArray
+    """(18, height × width) exact sum over blocks of masks of what ``map`` is the mean of, as the limbs of
+    ``onnxviz.sums``."""
+    sums_of_squares: IntArray
+    """(18, height × width) the same for the squares."""
+    parts: IntArray
+    """(parts, 3) which masks: seed, number of the first mask, how many; ascending."""
+    non_finite: int
+    """Masks whose score was NaN or infinite (left out of everything above)."""
+    clean: float
+    """The target's score on the image as it is."""
+    grid: int
+    keep: float
+    """Cells of a mask along each side, and the probability with which each shows the image."""
+    image: ImageArray
+    """(height, width, 3) RGB: what the network saw."""
+    name: str
+    target: str
+    """What was explained, in words: the class with its label, or value and index."""
+    scale: str
+    """``"probability"``, ``"logit"`` or ``"value"``: what kind of number the score is."""
+    provenance: Provenance
+
+    @property
+    def noise(self) -> float:
+        """The largest standard error as a share of the map's range; 0 for a map of one number without error."""
+        return relative_noise(self.map, self.standard_error)
+
+
+@dataclass(frozen=True, eq=False)
+class RiseStep:
+    """The map of a RISE that is still going on."""
+
+    map: FloatArray
+    """(height, width) float32: the map of the masks so far."""
+    noise: float
+    """Its largest standard error as a share of its range."""
+    done: int
+    """Masks used so far."""
+    total: int
+    """The most that will be used."""
+    result: Rise | None
+    """The whole, in the last step; None before."""
+
+
+def relative_noise(numbers: FloatArray, standard_error: FloatArray) -> float:
+    """The largest standard error of a map's pixels as a share of the map's range."""
+    error, spread = float(np.max(standard_error)), float(np.ptp(numbers))
+    return error / spread if spread > 0 else 0.0 if error == 0 else float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class InsertionDeletion:
+    """How the score rises and falls as pixels come and go in the order of a map (Petsiuk et al. 2018)."""
+
+    fractions: NDArray[np.float64]
+    """(steps + 1,) share of the pixels that were inserted or deleted, 0 to 1."""
+    insertion: NDArray[np.float64]
+    deletion: NDArray[np.float64]
+    """(steps + 1,) the target's score with that share of the pixels, the most salient first, inserted into the one
+    substrate or replaced by the other."""
+    insertion_area: float
+    deletion_area: float
+    """Area under each curve over [0, 1], by the trapezoid rule; a faithful map has a large and a small one."""
+    step: int
+    """Pixels per step."""
+    insertion_substrate: str
+    deletion_substrate: str
+    controls: tuple[str, ...]
+    """Names of the maps that know nothing of the network; empty where they were not asked for."""
+    control_insertion: NDArray[np.float64]
+    control_deletion: NDArray[np.float64]
+    """(controls, steps + 1) their curves."""
+    control_insertion_areas: NDArray[np.float64]
+    control_deletion_areas: NDArray[np.float64]
+    """(controls,) their areas."""
+    map: FloatArray
+    """(height, width) float32: the map that was judged."""
+    image: ImageArray
+    """(height, width, 3) RGB: what the network saw."""
+    name: str
+    target: str
+    """What was scored, in words: the class with its label, or value and index."""
+    scale: str
+    """``"probability"``, ``"logit"`` or ``"value"``: what kind of number the score is."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class PointingGame:
+    """How many maps have their maximum on the object that they should point at (Zhang et al. 2016)."""
+
+    hits: NDArray[np.bool_]
+    """(maps,) True where the maximum is within ``tolerance`` of a box."""
+    peaks: IntArray
+    """(maps, 2) row and column of the maximum."""
+    distances: NDArray[np.float64]
+    """(maps,) pixels from the maximum to the nearest pixel of a box; 0 inside one."""
+    accuracy: float
+    """Share of the maps that hit."""
+    interval: tuple[float, float]
+    """Wilson's interval of 95 % for it."""
+    class_accuracy: float | None
+    """Mean over the classes of the share that hit; None where no classes were given."""
+    tolerance: float
+    """Pixels."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedCause:
+    """How often maps point to a pattern that alone decides a class, because the network was edited so."""
+
+    methods: tuple[str, ...]
+    """Name of each explanation method, the controls last."""
+    controls: int
+    """How many of them are controls, which know nothing of the network."""
+    hits: NDArray[np.bool_]
+    """(methods, trials) True where the map's maximum lies in the pattern's box."""
+    peaks: IntArray
+    """(methods, trials, 2) row and column of the maximum."""
+    boxes: IntArray
+    """(trials, 4) where the pattern was pasted: top, left, bottom, right in pixels, bottom and right exclusive."""
+    scores: NDArray[np.float64]
+    """(trials, 2) probability of the planted class without and with the pattern."""
+    names: tuple[str, ...]
+    """(trials,) name of each image."""
+    left_out: tuple[str, ...]
+    """Images in which the filter found something like the pattern before it was pasted; no trial used them."""
+    rates: NDArray[np.float64]
+    """(methods,) share of the trials that hit."""
+    intervals: NDArray[np.float64]
+    """(methods, 2) Wilson's interval of 95 % for each."""
+    chance: float
+    """The rate of a pixel drawn at random: the share of the image that the pattern covers."""
+    pattern: ImageArray
+    """(height, width, 3) RGB."""
+    images: ImageArray
+    """(shown, height, width, 3) RGB of the first trials: what the network saw."""
+    maps: FloatArray
+    """(methods, shown, height, width) float32: the maps of the first trials."""
+    target: str
+    """The planted class, in words."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class RandomizationCheck:
+    """How alike maps stay while the network's weights are shuffled layer by layer (Adebayo et al. 2018)."""
+
+    methods: tuple[str, ...]
+    """Name of each explanation method, the controls last."""
+    controls: int
+    """How many of them are controls, which know nothing of the network."""
+    layers: tuple[str, ...]
+    """The values of the layers with weights, from the scores back to the input: the order of shuffling."""
+    shuffled: IntArray
+    """(stages,) how many layers were shuffled at each stage."""
+    correlations: NDArray[np.float64]
+    """(methods, stages) Spearman's rank correlation with the map of the network as it is; NaN for a constant map."""
+    probabilities: NDArray[np.float64]
+    """(stages + 1,) of the explained class, first of the network as it is."""
+    maps: FloatArray
+    """(methods, stages + 1, height, width) float32, first of the network as it is."""
+    image: ImageArray
+    """(height, width, 3) RGB: what the network saw."""
+    name: str
+    target: str
+    """The explained class, in words."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What each number of the network's input has to do with one number that the network computes, by derivatives."""
+
+    values: FloatArray
+    """(channels, height, width) float32, raw and signed, channels in the order of ``channel_order``."""
+    reduction: str
+    """What ``map`` makes of a pixel's channels: ``"max"``, the largest magnitude, or ``"sum"``."""
+    channel_order: str
+    """``"RGB"``, ``"BGR"`` or ``"GRAY"``."""
+    method: str
+    """The method in words, such as ``"guided backpropagation"``."""
+    input_value: str
+    """The value that ``values`` belong to: the input, or the first real numbers behind an integer one."""
+    score: float
+    """The explained number on the image as it is."""
+    probability: float | None
+    """The probability of the explained class on the image as it is; None where no class is explained."""
+    class_index: int | None
+    image: ImageArray
+    """(height, width, 3) RGB: what the network saw."""
+    name: str
+    target: str
+    """What was explained, in words: the class with its label, or value and index."""
+    scale: str
+    """``"logit"``, ``"probability"`` or ``"value"``: what kind of number ``score`` is."""
+    notes: tuple[str, ...]
+    """What a reader should know, one sentence each."""
+    provenance: Provenance
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """(height, width) float32: ``values`` with their channels reduced; not negative where that is ``"max"``."""
+        if self.reduction == "max":
+            return np.asarray(np.abs(self.values).max(axis=0), np.float32)
+        return np.asarray(self.values.sum(axis=0, dtype=np.float64), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothGrad(Attribution):
+    """Gradients averaged over noisy copies of an image (Smilkov et al. 2017)."""
+
+    squares: FloatArray
+    """(channels, height, width) float32: mean of the squared gradients, where ``values`` is the signed mean."""
+    samples: int
+    """Number of noisy copies."""
+    sigma: float
+    """Standard deviation of the noise, in units of the encoded input."""
+
+
+@dataclass(frozen=True, eq=False)
+class IntegratedGradients(Attribution):
+    """Gradients summed on the way from a baseline to an image (Sundararajan et al. 2017)."""
+
+    steps: int
+    """Points on the way."""
+    baseline: str
+    """What the way starts from, in words."""
+    baseline_score: float
+    """The explained number on the baseline."""
+    completeness_error: float
+    """Sum of ``values`` minus (``score`` minus ``baseline_score``): 0 if the integral were exact."""
+    relative_completeness_error: float
+    """Its magnitude as a share of that difference; infinite where only the difference is 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationMap:
+    """A weighted sum of the channels of one value, the weights taken from derivatives (Selvaraju et al. 2017)."""
+
+    value: str
+    """The value whose channels are summed."""
+    coarse: FloatArray
+    """(rows, columns) float32 of that value: the sum as it is, signed."""
+    weights: FloatArray
+    """(channels,) float32."""
+    map: FloatArray
+    """(height, width) float32: ``coarse`` without what is negative, brought to the image's size bilinearly."""
+    method: str
+    """The method in words, such as ``"Grad-CAM"``."""
+    score: float
+    """The explained number on the image as it is."""
+    probability: float | None
+    """The probability of the explained class on the image as it is; None where no class is explained."""
+    class_index: int | None
+    image: ImageArray
+    """(height, width, 3) RGB: what the network saw."""
+    name: str
+    target: str
+    """What was explained, in words: the class with its label, or value and index."""
+    scale: str
+    """``"logit"``, ``"probability"`` or ``"value"``: what kind of number ``score`` is."""
+    notes: tuple[str, ...]
+    """What a reader should know, one sentence each."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class ClassVisualization:
+    """Pictures made by gradient ascent, each of which a class answers to strongly (Simonyan et al. 2013)."""
+
+    pictures: ImageArray
+    """(pictures, height, width, 3) RGB."""
+    classes: IntArray
+    """(pictures,) the class that each was made for."""
+    facets: IntArray
+    """(pictures,) number of the facet of its class, from 0; 0 throughout where each class has one picture."""
+    starts: ImageArray | None
+    """(pictures, height, width, 3) RGB: the picture that each began with, such as the mean image of its facet; None
+    where it was one colour."""
+    scores: FloatArray
+    """(pictures,) float32: the class's score for the finished picture."""
+    probabilities: FloatArray
+    """(pictures,) float32: the class's probability, the mean over ``jitters`` random shifts of the finished picture."""
+    jitters: int
+    reach: int
+    """Most pixels of such a shift, up, down, left or right."""
+    curve: FloatArray
+    """(steps, pictures) float32: the class's score in each step, for the picture moved at random as it then was."""
+    scale: str
+    """``"logit"`` or ``"probability"``: what kind of number a score is."""
+    method: str
+    """How they were made: ``"fourier"``, ``"simonyan"``, ``"yosinski"`` or ``"nguyen"``."""
+    labels: tuple[str, ...] | None
+    """The class names where they are known."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureVisualization:
+    """Pictures made by gradient ascent, each of which excites one channel or one neuron (Olah et al. 2017)."""
+
+    value: str
+    """The value whose channels are excited."""
+    unit: str
+    """``"channel"``, the mean of a channel over space, or ``"neuron"``, its unit at one position."""
+    channels: IntArray
+    """(pictures,) channel of each."""
+    position: tuple[int, int] | None
+    """Row and column of the neurons; None for channels, and where the value has no spatial axes."""
+    pictures: ImageArray
+    """(pictures, height, width, 3) RGB."""
+    scores: FloatArray
+    """(pictures,) float32: the activation for the finished picture."""
+    start_scores: FloatArray
+    """(pictures,) float32: the activation for the picture that the ascent began with."""
+    curve: FloatArray
+    """(steps, pictures) float32: the activation in each step, for the picture moved at random as it then was."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, eq=False)
+class AscentStep:
+    """Pictures of a gradient ascent that is still going on."""
+
+    pictures: ImageArray
+    """(pictures, height, width, 3) RGB."""
+    scores: FloatArray
+    """(pictures,) float32: what the step was computed from, the scores before it."""
+    done: int
+    """Steps made so far."""
+    total: int
+    result: ClassVisualization | FeatureVisualization | None
+    """The whole, in the last step; None before."""

@@ -199,3 +199,124 @@ def k_occurrences(rows: np.ndarray, labels: np.ndarray, n_neighbors: int, metric
             counts[others[place]] += 1
             bad[others[place]] += -1 not in (labels[i], labels[others[place]]) and labels[i] != labels[others[place]]
     return counts, bad
+
+
+# -- RISE (Petsiuk, Das and Saenko 2018; explanations.py and evaluation.py of the authors) ---------------------------
+
+
+def rise_mask(cells: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """One mask: the grid enlarged as scikit-image's resize does (order 1, mode "reflect", no smoothing), then cut."""
+    from scipy.ndimage import zoom
+
+    cell = [math.ceil(side / len(cells)) for side in size]
+    factors = [(len(cells) + 1) * each / len(cells) for each in cell]
+    large = zoom(cells.astype(np.float64), factors, order=1, mode="mirror", grid_mode=True)
+    return large[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
+
+
+def rise_map(
+    score: Callable[[np.ndarray], float], image: np.ndarray, fill: np.ndarray, masks: list[np.ndarray], keep: float
+) -> np.ndarray:
+    """Score-weighted mean of the masks, divided by their number times ``keep``; image and fill (channels, h, w)."""
+    total = np.zeros(image.shape[1:])
+    for mask in masks:
+        blended = np.empty_like(image)
+        for channel in range(len(image)):
+            shown = mask * image[channel].astype(np.float64) + (1 - mask) * fill[channel].astype(np.float64)
+            blended[channel] = np.rint(shown) if image.dtype.kind in "iu" else shown
+        total += score(blended) * mask
+    return total / (len(masks) * keep)
+
+
+def authors_blur(image: np.ndarray) -> np.ndarray:
+    """(channels, h, w) under the 11 × 11 kernel: a Gaussian of 5 pixels whose tails are mirrored into the box."""
+    weights = [0.0] * 11
+    for place in range(-20, 21):  # scipy cuts a Gaussian at four standard deviations
+        mirrored = place + 5
+        while not 0 <= mirrored < 11:
+            mirrored = -mirrored - 1 if mirrored < 0 else 21 - mirrored
+        weights[mirrored] += math.exp(-(place**2) / 50)
+    kernel = np.outer(weights, weights) / sum(weights) ** 2
+    blurred = np.zeros(image.shape)
+    for channel, plane in enumerate(image.astype(np.float64)):
+        padded = np.pad(plane, 5, mode="symmetric")
+        for row in range(plane.shape[0]):
+            for column in range(plane.shape[1]):
+                blurred[channel, row, column] = (padded[row : row + 11, column : column + 11] * kernel).sum()
+    return blurred
+
+
+def changing_scores(
+    score: Callable[[np.ndarray], float], start: np.ndarray, end: np.ndarray, saliency: np.ndarray, step: int
+) -> list[float]:
+    """Score of ``start``, then after every ``step`` pixels taken from ``end``, the most salient first."""
+    height, width = saliency.shape
+    pixels = sorted(
+        ((row, column) for row in range(height) for column in range(width)),
+        key=lambda pixel: (-saliency[pixel], pixel[0], pixel[1]),
+    )
+    image = start.copy()
+    scores = [score(image)]
+    for first in range(0, len(pixels), step):
+        for row, column in pixels[first : first + step]:
+            image[:, row, column] = end[:, row, column]
+        scores.append(score(image))
+    return scores
+
+
+# -- Planted causes ------------------------------------------------------------------------------------------------
+
+
+def filter_responses(image: np.ndarray, pattern: np.ndarray) -> np.ndarray:
+    """Scalar product of an encoded image (channels, h, w) with a pattern, zero-mean by channel and of norm 1."""
+    centred = pattern.astype(np.float64) - pattern.astype(np.float64).mean(axis=(1, 2), keepdims=True)
+    kernel = centred / math.sqrt((centred**2).sum())
+    rows, columns = image.shape[1] - pattern.shape[1] + 1, image.shape[2] - pattern.shape[2] + 1
+    found = np.zeros((rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            window = image[:, row : row + pattern.shape[1], column : column + pattern.shape[2]]
+            found[row, column] = (window.astype(np.float64) * kernel).sum()
+    return found
+
+
+# -- Attributions by derivatives -----------------------------------------------------------------------------------
+
+
+def path_integral(
+    gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, start: np.ndarray, steps: int
+) -> np.ndarray:
+    """Sundararajan et al. 2017: (x - x') ∫ gradient, by Gauss-Legendre nodes, the roots of a Legendre polynomial."""
+    polynomial = np.polynomial.legendre.Legendre.basis(steps)
+    slope = polynomial.deriv()
+    total = np.zeros(x.shape)
+    for node in np.real(polynomial.roots()):
+        weight = 2 / ((1 - node**2) * slope(node) ** 2)
+        total += weight / 2 * gradient(start + (1 + node) / 2 * (x - start))
+    return (x - start) * total
+
+
+def noisy_gradient_moments(
+    gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, noises: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Smilkov et al. 2017: mean of the gradients at x + noise, and the mean of their squares."""
+    total, squares = np.zeros(x.shape), np.zeros(x.shape)
+    for noise in noises:
+        found = np.asarray(gradient(x + noise), np.float64)
+        total += found
+        squares += found * found
+    return total / len(noises), squares / len(noises)
+
+
+def gradcam_plusplus_weights(activations: np.ndarray, derivatives: np.ndarray) -> list[float]:
+    """Chattopadhay et al. 2018, equation 19, for each channel of (channels, rows, columns)."""
+    weights = []
+    for maps, slopes in zip(np.asarray(activations, np.float64), np.asarray(derivatives, np.float64), strict=True):
+        everywhere = sum(float(a) for a in maps.ravel())
+        weight = 0.0
+        for slope in slopes.ravel():
+            g = float(slope)
+            alpha = g**2 / (2 * g**2 + everywhere * g**3) if g != 0 else 0.0
+            weight += alpha * max(g, 0.0)
+        weights.append(weight)
+    return weights

@@ -20,17 +20,20 @@ PHOTOS = Path(__file__).parents[1] / "models" / "photos"
 COUNT = 24
 
 SECTIONS = (
-    "model", "images", "predictions", "filters", "activations", "patches", "occlusion", "neighbors", "near_duplicates",
-    "label_suspects", "hubness", "embedding", "grid", "provenance",
+    "model", "images", "predictions", "filters", "activations", "patches", "occlusion", "explanations", "neighbors",
+    "near_duplicates", "label_suspects", "hubness", "embedding", "grid", "class_pictures", "provenance",
 )  # fmt: skip
 FIGURES = {
-    "predictions": 1, "filters": 1, "activations": 2, "patches": 1, "occlusion": 1, "neighbors": 1,
+    "predictions": 1, "filters": 1, "activations": 2, "patches": 1, "occlusion": 1, "explanations": 1, "neighbors": 1,
     "near_duplicates": 1, "label_suspects": 2, "embedding": 2, "grid": 1,
+    "class_pictures": 1,
 }  # fmt: skip
 """At least so many pictures in a section that was made."""
 
 # Occlusion costs at least fifty runs: what is dearer than four times the small budget here says so with its arithmetic.
 TOO_COSTLY = r"skipped: too costly: One run costs .*MAC; .* makes 0 of 24 images\. A larger budget can be set\."
+TOO_COSTLY_TO_DERIVE = r"skipped: too costly: One pass, .*MAC; .* makes 0 of 3 images\. A larger budget can be set\."
+TOO_COSTLY_TO_DRAW = r"skipped: too costly: One step, .*MAC; .* makes 0 of 1,000 classes\. A larger budget can be set\."
 
 EXPECTED: dict[str, dict[str, str]] = {
     "squeezenet1.1-imagenet": {},
@@ -46,15 +49,19 @@ EXPECTED: dict[str, dict[str, str]] = {
     "vnn_cifar10_resnet4b": {},
     "vnn_marabou_cifar10_large": {},
     "cifar10_7x7_4096": {},
-    "light_bvlc_alexnet": {},
-    "light_densenet121": {},
-    "light_inception_v1": {},
-    "light_inception_v2": {},
-    "light_resnet50": {},
+    "light_bvlc_alexnet": {"class_pictures": TOO_COSTLY_TO_DRAW},
+    "light_densenet121": {"class_pictures": TOO_COSTLY_TO_DRAW},
+    "light_inception_v1": {"class_pictures": TOO_COSTLY_TO_DRAW},
+    "light_inception_v2": {"class_pictures": TOO_COSTLY_TO_DRAW},
+    "light_resnet50": {"class_pictures": TOO_COSTLY_TO_DRAW},
     "light_shufflenet": {},
     "light_squeezenet": {},
-    "light_vgg19": {"occlusion": TOO_COSTLY},
-    "light_zfnet512": {},
+    "light_vgg19": {
+        "occlusion": TOO_COSTLY,
+        "explanations": TOO_COSTLY_TO_DERIVE,
+        "class_pictures": TOO_COSTLY_TO_DRAW,
+    },
+    "light_zfnet512": {"class_pictures": TOO_COSTLY_TO_DRAW},
 }
 """For each model the sections that it cannot have, with the reason that the report must show; all others are made."""
 

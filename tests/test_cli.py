@@ -21,8 +21,11 @@ from graphs import build, save, tiny_network
 from onnxviz.cli import main
 from onnxviz.cli.supervise import supervise
 from onnxviz.errors import InputError
+from onnxviz.report.sections import SECTIONS
 
 RUN = "from onnxviz.cli import main; main()"
+STEPS = len(SECTIONS) + 2
+"""Of an audit of one model: opening it and writing the report count too."""
 
 
 def pictures(folder: Path, count: int = 6) -> Path:
@@ -115,9 +118,9 @@ def test_audit_without_findings(place: Path, command: Callable[..., tuple[int, s
     assert out.splitlines()[-2:] == ["0 findings, 4 checks passed, 11 not checked", str(Path("r", "index.html"))]
     # In a pipe, one plain line for each step.
     lines = err.splitlines()
-    assert lines[0] == "[ 1/16] tiny.onnx: opening"
-    assert lines[-1] == "[16/16] writing the report"
-    assert all(re.fullmatch(r"\[ ?\d+/16\] [ -~]+", line) for line in lines)
+    assert lines[0] == f"[ 1/{STEPS}] tiny.onnx: opening"
+    assert lines[-1] == f"[{STEPS}/{STEPS}] writing the report"
+    assert all(re.fullmatch(rf"\[ ?\d+/{STEPS}\] [ -~]+", line) for line in lines)
     assert (place / "r" / "results.json").is_file()
 
 
@@ -362,8 +365,8 @@ def test_version_and_help(command: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = command("--help")
     assert code == 0
     for name in (
-        "audit", "inspect", "filters", "activations", "patches", "occlusion", "neighbors", "embed", "duplicates",
-        "suspects", "purity", "hubs",
+        "audit", "inspect", "filters", "activations", "patches", "occlusion", "explain", "neighbors", "embed",
+        "duplicates", "suspects", "purity", "hubs", "visualize",
     ):  # fmt: skip
         assert re.search(rf"^  {name} ", out, re.MULTILINE), name
     code, shown, _ = command()
@@ -411,7 +414,7 @@ def test_an_interrupt_ends_a_model_that_hangs(number: signal.Signals, code: int,
     process = start("audit", "endless.onnx", "images", cwd=place)
     assert process.stderr is not None
     # The report's unfinished folder is there, and the model is being opened.
-    assert process.stderr.readline() == "[ 1/16] endless.onnx: opening\n"
+    assert process.stderr.readline() == f"[ 1/{STEPS}] endless.onnx: opening\n"
     begin = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

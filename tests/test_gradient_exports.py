@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import onnxviz as ov
-from exported_networks import EXPORTS, Export, Network, export, network
+from exported_networks import EXPORTS, QUICK, Export, Network, export, network
 from onnxviz.methods.gradient import derive
 
 ROWS = 3
@@ -23,13 +23,6 @@ ROUNDING = 2
 """How many times torch's own float32 error is allowed where that is larger: some networks amplify rounding."""
 FLIPS = 2e-2
 """Relative L2 error of a few units on the other side of their kinks."""
-
-
-def in_ci(wanted: Export) -> bool:
-    """The newest and the oldest of each exporter that has it."""
-    same = [other for other in EXPORTS if (other.family, other.exporter) == (wanted.family, wanted.exporter)]
-    opsets = [other.opset for other in same]
-    return wanted.opset == (max(opsets) if wanted.exporter == "dynamo" else min(opsets))
 
 
 @functools.cache
@@ -95,7 +88,7 @@ def error_of(wanted: Export) -> tuple[float, float, bool]:
 
 @pytest.mark.parametrize(
     "wanted",
-    [pytest.param(wanted, id=wanted.id, marks=() if in_ci(wanted) else pytest.mark.slow) for wanted in EXPORTS],
+    [pytest.param(wanted, id=wanted.id, marks=() if wanted in QUICK else pytest.mark.slow) for wanted in EXPORTS],
 )
 def test_gradient_of_an_export_is_torchs(wanted: Export, torch: Any) -> None:
     error, single, smooth = error_of(wanted)

@@ -12,6 +12,7 @@ from onnxviz.cli.activations import activations
 from onnxviz.cli.audit import audit
 from onnxviz.cli.duplicates import duplicates
 from onnxviz.cli.embed import embed
+from onnxviz.cli.explain import explain
 from onnxviz.cli.features import features
 from onnxviz.cli.filters import filters
 from onnxviz.cli.hubs import hubs
@@ -20,9 +21,12 @@ from onnxviz.cli.neighbors import neighbors
 from onnxviz.cli.occlusion import occlusion
 from onnxviz.cli.patches import patches
 from onnxviz.cli.purity import purity
+from onnxviz.cli.rise import rise
 from onnxviz.cli.supervise import INTERRUPTED, fail, report_crash
 from onnxviz.cli.suspects import suspects
 from onnxviz.cli.terminal import tolerant
+from onnxviz.cli.trust import trust
+from onnxviz.cli.visualize import visualize
 
 __all__ = ["app", "main"]
 
@@ -40,8 +44,8 @@ app = typer.Typer(
     "it decided as it did. Exit codes: 0 done, 1 findings, 2 error, 130 interrupted.",
 )
 for command in (
-    audit, inspect, filters, activations, patches, occlusion, neighbors, embed, duplicates, suspects, purity, hubs,
-    features,
+    audit, inspect, filters, activations, patches, occlusion, rise, explain, trust, neighbors, embed, duplicates,
+    suspects, purity, hubs, features, visualize,
 ):  # fmt: skip
     app.command()(command)
 

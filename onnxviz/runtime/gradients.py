@@ -34,7 +34,10 @@ Found = dict[str, NDArray[Any]]
 TOLERANCE = 1e-4
 """Largest relative difference between the file's graph and the normalised one that still counts as the same network."""
 
-_SESSIONS_KEPT = 2
+_SESSIONS_KEPT = 4
+_WEIGHTS_KEPT = 1 << 29
+"""Bytes of weights in all sessions kept; one session is kept at any rate."""
+
 _FACTS_KEPT = 4
 _TRUE_GRADIENT = RuleSet()
 
@@ -227,7 +230,8 @@ class GradientSessions:
             if key not in self._sessions:
                 # The rules are kept with the session: their identity is part of the key.
                 self._sessions[key] = rules, self._open_session(sides, shapes, targets, wrt, values, rules)
-                while len(self._sessions) > _SESSIONS_KEPT:
+                most = max(1, min(_SESSIONS_KEPT, _WEIGHTS_KEPT // max(1, self._weight_bytes)))
+                while len(self._sessions) > most:
                     self._sessions.popitem(last=False)
             self._sessions.move_to_end(key)
             return self._sessions[key][1]
@@ -267,6 +271,10 @@ class GradientSessions:
     def numbers(self) -> Mapping[str, NDArray[Any]]:
         """The large weights, wherever they lie."""
         return _Numbers(self.normalized.weights, self._external)
+
+    @cached_property
+    def _weight_bytes(self) -> int:
+        return sum(array.nbytes for array in self.normalized.weights.values())
 
     # -- inside --------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,26 @@ SECTIONS: tuple[Outline, ...] = (
         ),
     ),
     Outline(
+        "explanations",
+        "Explanations by derivatives",
+        (
+            "The same photos, and which of their pixels the class's logit hangs on: nine methods that go back through "
+            "the network from the logit, side by side.",
+            "They answer different questions, so their maps differ; what several of them and the occlusion map point "
+            "to is worth believing, and maps that lie on the background are a reason to doubt the network.",
+        ),
+    ),
+    Outline(
+        "trust",
+        "Can these maps be believed?",
+        (
+            "Two tests of the maps on this network: a pattern is made the only cause of a class, and each map must "
+            "point to it; then the weights are shuffled, and each map must change.",
+            "A map that misses the pattern, or that looks the same with shuffled weights, is no evidence here, however "
+            "convincing it looks; the controls know nothing of the network and must fail.",
+        ),
+    ),
+    Outline(
         "neighbors",
         "Nearest neighbours",
         (
@@ -156,6 +176,16 @@ SECTIONS: tuple[Outline, ...] = (
             "The images themselves, laid on a regular grid so that neighbours in the t-SNE map stay neighbours.",
             "Regions of one kind of thing show what the network considers alike; an image among strangers is worth a "
             "look, it may be mislabelled.",
+        ),
+    ),
+    Outline(
+        "class_pictures",
+        "Class pictures",
+        (
+            "Pictures that gradient ascent has made from noise until the network takes each for a class: what it looks "
+            "for, without any image of it.",
+            "Parts and colours of the thing should be found in its picture; a thing that never comes alone shows with "
+            "its company, and a picture of nothing but texture tells that texture is what the network goes by.",
         ),
     ),
     Outline(

@@ -13,7 +13,7 @@ from onnxviz.report.numbers import provenance_numbers
 from onnxviz.report.section import Figure, Section, SectionSkipped, render
 from onnxviz.results import Predictions
 
-__all__ = ["make"]
+__all__ = ["chosen_images", "make"]
 
 
 def make(exam: Examination, section: Section) -> None:
@@ -42,7 +42,7 @@ def make(exam: Examination, section: Section) -> None:
         raise SectionSkipped(f"too costly: {plan.text} A larger budget can be set.")
     section.notes.append(plan.text)
     maps = []
-    for number, index in enumerate(_chosen(exam, plan.images)):
+    for number, index in enumerate(chosen_images(exam, plan.images)):
         found = occlusion(
             model, images.subset(np.array([index])), target=exam.options.target, window=plan.window, stride=plan.stride
         )
@@ -87,7 +87,7 @@ def _how(parameters: dict[str, Any]) -> str:
     return f"Every position was a run of the whole network: {plan['why']}."
 
 
-def _chosen(exam: Examination, count: int) -> tuple[int, ...]:
+def chosen_images(exam: Examination, count: int) -> tuple[int, ...]:
     """Images spread over the set, those first that the network names rightly or, unlabelled, is sure of."""
     answers: Predictions | None = exam.shared.get("predictions")
     images = exam.need_images()
