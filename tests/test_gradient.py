@@ -409,3 +409,12 @@ def test_light_architectures_against_differences(tmp_path_factory: pytest.TempPa
         slope = float(((above - below) * seed).sum()) / (2 * step)
         errors.append(abs(float((found * direction).sum()) / slope - 1))
     assert min(errors) < 0.05, errors
+
+
+def test_a_file_with_a_batch_of_three_tells_shapes_for_one_image(tmp_path: Path) -> None:
+    fixed = ov.load(network(tmp_path / "three.onnx", batch=3), preprocess="unit")
+    free = ov.load(network(tmp_path / "free.onnx"), preprocess="unit")
+    assert {name: fixed.shapes()[name] for name in ("image", "pool", "logits")} == {
+        name: free.shapes()[name] for name in ("image", "pool", "logits")
+    }
+    assert fixed.macs == free.macs

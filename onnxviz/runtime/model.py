@@ -361,11 +361,15 @@ class Model:
 
     @cached_property
     def _probed(self) -> Arrays:
-        feeds = self.probe(1)
+        rows = self._runner.stated_rows
+        feeds = self.probe(rows)
         names = [value.name for value in self._values if value.name not in feeds]
         arrays = feeds | self._runner.run_unoptimized(names, feeds)
         # Only shape and dtype are wanted: a broadcast scalar has both and weighs nothing.
-        return {name: np.broadcast_to(np.zeros((), array.dtype), array.shape) for name, array in arrays.items()}
+        found = {name: np.broadcast_to(np.zeros((), array.dtype), array.shape) for name, array in arrays.items()}
+        if rows > 1:
+            return {name: array[:1] if array.shape[:1] == (rows,) else array for name, array in found.items()}
+        return found
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Concrete shape of every value for one image, found by a run."""

@@ -125,6 +125,12 @@ class Runner:
 
     # -- batches -------------------------------------------------------------------------------------------------
 
+    @property
+    def stated_rows(self) -> int:
+        """The rows of a run of the file's own graph."""
+        static: int | None = static_batch(self._loaded.proto)
+        return static or 1
+
     @cached_property
     def fixed_batch(self) -> int | None:
         """The rows of every run where the batch cannot be changed; None where any number of rows can share a run.
