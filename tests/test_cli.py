@@ -365,8 +365,8 @@ def test_version_and_help(command: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = command("--help")
     assert code == 0
     for name in (
-        "audit", "inspect", "filters", "activations", "patches", "occlusion", "explain", "neighbors", "embed",
-        "duplicates", "suspects", "purity", "hubs", "visualize",
+        "audit", "inspect", "filters", "activations", "patches", "occlusion", "rise", "explain", "trust",
+        "neighbors", "embed", "duplicates", "suspects", "purity", "hubs", "visualize",
     ):  # fmt: skip
         assert re.search(rf"^  {name} ", out, re.MULTILINE), name
     code, shown, _ = command()

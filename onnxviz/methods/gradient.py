@@ -48,8 +48,8 @@ def gradient(
     Returns
     -------
     array, or dict of value name to array
-        Each in its value's shape, the images in their order; of weights, the sum over the images. One array where
-        ``wrt`` is a name or left out.
+        Each in its value's shape, the images in their order; of weights, the sum over the images; zeros of a value that
+        the target does not depend on. One array where ``wrt`` is a name or left out.
 
     Raises
     ------

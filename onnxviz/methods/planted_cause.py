@@ -30,7 +30,7 @@ from onnxviz.runtime.model import Model
 from onnxviz.runtime.opening import load
 from onnxviz.runtime.output import OutputContract
 
-__all__ = ["Explain", "default_pattern", "plant", "planted_cause", "textured_noise"]
+__all__ = ["Explain", "default_pattern", "map_of", "plant", "planted_cause", "textured_noise"]
 
 Explain = Callable[[Model, NDArray[np.uint8], int], NDArray[Any]]
 """(planted model, (height, width, 3) uint8 image, class index) to a map (height, width), larger is more important."""
@@ -134,7 +134,7 @@ def planted_cause(
         image = paste(background, tile, top, left)
         scores[trial] = planted.predict(_encoded(planted, np.stack([background, image])))[:, class_index]
         used.append(name)
-        found = [_map(planted, image, class_index, method, each) for method, each in explainers.items()]
+        found = [map_of(planted, image, class_index, method, each) for method, each in explainers.items()]
         found += list(control_maps(image, np.random.SeedSequence((seed, 2, trial))))
         peaks[:, trial] = [
             peak_of(numbers, where=f"map of {method!r}") for method, numbers in zip(names, found, strict=True)
@@ -371,8 +371,15 @@ def _encoded(model: Model, views: NDArray[np.uint8]) -> NDArray[Any]:
     return image_contract(model, "a planted cause").encode(views)
 
 
-def _map(planted: Model, image: NDArray[np.uint8], class_index: int, name: str, explain: Explain) -> NDArray[Any]:
-    numbers = np.asarray(explain(planted, image.copy(), class_index))
+def map_of(model: Model, image: NDArray[np.uint8], class_index: int, name: str, explain: Explain) -> NDArray[Any]:
+    """What a method says of an image, (height, width).
+
+    Raises
+    ------
+    InputError
+        It is no map of the image's pixels.
+    """
+    numbers = np.asarray(explain(model, image.copy(), class_index))
     if numbers.shape != image.shape[:2] or numbers.dtype.kind not in "fiub":
         raise InputError(
             f"{name!r} did not return a map", where="explain", got=f"{numbers.dtype} of shape {numbers.shape}",

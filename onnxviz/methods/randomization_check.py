@@ -15,7 +15,7 @@ from onnxviz.errors import InputError
 from onnxviz.graph.loading import ExternalWeights
 from onnxviz.graph.shuffled import WeightedLayer, shuffle_weights, weighted_layers
 from onnxviz.methods.control_maps import edge_map
-from onnxviz.methods.planted_cause import Explain
+from onnxviz.methods.planted_cause import Explain, map_of
 from onnxviz.methods.variants import one_view
 from onnxviz.results import RandomizationCheck
 from onnxviz.runtime.model import Model
@@ -92,7 +92,7 @@ def randomization_check(
             opened = shown if count == 0 else _shuffled(model, shown, layers[:count], seed, Path(folder))
             probabilities[stage] = opened.predict(tensor)[0, chosen]
             for place, (title, method) in enumerate(explainers.items()):
-                maps[place, stage] = _checked(method(opened, view.copy(), chosen), view, title)
+                maps[place, stage] = map_of(opened, view, chosen, title, method)
             maps[-1, stage] = edge_map(view)
     correlations = np.array(
         [[rank_correlation(stage, of_method[0]) for stage in of_method[1:]] for of_method in maps], np.float64
@@ -151,13 +151,3 @@ def _opened(model: Model, path: Path, preprocess: Any) -> Model:
         path, preprocess=preprocess, output=model.output, labels=model.labels, device=model.device,
         threads=model.threads,
     )  # fmt: skip
-
-
-def _checked(numbers: Any, view: NDArray[np.uint8], title: str) -> NDArray[np.float32]:
-    array = np.asarray(numbers)
-    if array.shape != view.shape[:2] or array.dtype.kind not in "fiub":
-        raise InputError(
-            f"{title!r} did not return a map", where="explain", got=f"{array.dtype} of shape {array.shape}",
-            allowed=f"real numbers {view.shape[:2]}, one for each pixel of the image",
-        )  # fmt: skip
-    return array.astype(np.float32)

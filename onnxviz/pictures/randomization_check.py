@@ -33,7 +33,7 @@ def _plot_randomization_check(result: RandomizationCheck, ax: Axes | None = None
     sheet = Sheet(
         NAMES + (stages + 2) * (width + GAP),
         34 + methods * row,
-        title="Randomisation check: which maps change when what the network has learned is shuffled?",
+        title="Weights shuffled: which maps change?",
         subtitle=[
             result.target,
             plural(len(result.layers), "layer") + " with weights",

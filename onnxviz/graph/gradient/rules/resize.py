@@ -56,9 +56,10 @@ def _factors(b: Backward, node: Node, axes: list[int]) -> dict[int, float | None
         before, after = b.sides(x)[axis], b.sides(y)[axis]
         if before == after and before is not None:
             factors[axis] = 1.0
+        elif isinstance(before, int) and isinstance(after, int) and before > 0:
+            factors[axis] = after / before
         else:
-            both = isinstance(before, int) and isinstance(after, int) and before > 0
-            factors[axis] = after / before if both else None  # type: ignore[operator]
+            factors[axis] = None
     return factors
 
 
