@@ -179,7 +179,9 @@ def test_peak_memory(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
 def _peak_of_a_process(side: str, name: str, folder: Path, rows: int) -> int:
     """Growth of the peak resident size from after the imports to after one gradient, in bytes."""
     command = [sys.executable, __file__, side, name, str(folder), str(rows)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # Stated, since an interpreter in safe-path mode does not look beside the script.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
