@@ -1,4 +1,4 @@
-#include "onnxviz/device.h"
+#include "onnxviz/cuda/device.h"
 
 #include <pybind11/stl.h>
 

@@ -1,8 +1,8 @@
-#include <cuda_runtime_api.h>
+#include "onnxviz/cuda/device.h"
 
 #include <stdexcept>
 
-#include "onnxviz/device.h"
+#include "launch.h"
 
 namespace onnxviz::cuda {
 namespace {
@@ -16,8 +16,8 @@ std::string try_device(int device) {
   cudaError_t error = cudaSetDevice(device);
   if (error == cudaSuccess) error = cudaMalloc(&result, sizeof(int));
   if (error == cudaSuccess) {
-    answer<<<1, 1>>>(result);
-    error = cudaGetLastError();
+    void* arguments[] = {&result};
+    error = cudaLaunchKernel(answer, dim3(1), dim3(1), arguments);
     if (error == cudaSuccess) error = cudaMemcpy(&value, result, sizeof(int), cudaMemcpyDeviceToHost);
     cudaFree(result);
   }
@@ -54,10 +54,6 @@ Census take_census() {
 const Census& census() {
   static const Census taken = take_census();
   return taken;
-}
-
-void check(cudaError_t error, const char* command) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(command) + ": " + cudaGetErrorString(error));
 }
 
 }  // namespace

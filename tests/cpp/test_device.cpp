@@ -1,5 +1,5 @@
 // Holds for a build with CUDA on a machine with a device, for one without a device, and for a build without CUDA.
-#include "onnxviz/device.h"
+#include "onnxviz/cuda/device.h"
 
 #include <stdexcept>
 
