@@ -232,6 +232,23 @@ def test_the_section_shows_the_classes_that_the_images_were_taken_for(tmp_path: 
     assert section.numbers["parameters"]["seed"] == 4
 
 
+def test_small_pictures_start_from_what_the_images_have_in_common(tmp_path: Path) -> None:
+    model = ov.load(save(tiny_network(), tmp_path / "tiny.onnx"), preprocess="unit")
+    (outline,) = [outline for outline in SECTIONS if outline.name == "class_pictures"]
+    photos = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    costs = []
+    for count, start, objective, steps in ((16, "images", "probability", 256), (15, "mean", "logit", 128)):
+        exam = dataclasses.replace(exam_of(model), images=ov.load_images(photos[:count], model))
+        section = outline.empty()
+        make_section(exam, section)
+        assert section.numbers["parameters"]["start"] == start
+        assert section.numbers["parameters"]["objective"] == objective
+        assert section.numbers["plan"]["steps"] == steps
+        costs.append(section.numbers["plan"]["macs"])
+    # Twice the steps, each of two placements.
+    assert costs[0] == 4 * costs[1]
+
+
 def test_the_section_says_why_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (outline,) = [outline for outline in SECTIONS if outline.name == "class_pictures"]
     proto = tiny_network()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -165,7 +166,9 @@ class PicturesPlan:
     """The arithmetic in a sentence."""
 
 
-def plan_pictures(model_macs: int, classes: int, *, budget: int) -> PicturesPlan:
+def plan_pictures(
+    model_macs: int, classes: int, *, budget: int, copies: int = 1, steps: Sequence[int] = _STEPS
+) -> PicturesPlan:
     """Choose the most steps that still leave four pictures, and then as many pictures as fit, twelve at most.
 
     Parameters
@@ -177,19 +180,23 @@ def plan_pictures(model_macs: int, classes: int, *, budget: int) -> PicturesPlan
     budget : int
         Multiply-accumulates to spend. One picture of the fewest steps is made where that costs at most four times as
         much; else ``pictures`` is 0.
+    copies : int
+        Placements of the picture that every step looks at.
+    steps : sequence of int
+        To choose from, most first.
     """
-    step = max(1, _BACKWARD * model_macs)
+    step = max(1, _BACKWARD * copies * model_macs)
     wanted = min(classes, _WANTED_PICTURES)
-    steps = next((steps for steps in _STEPS if budget // (steps * step) >= wanted), _STEPS[-1])
-    count = budget // (steps * step)
-    if count == 0 and steps * step <= _ONE_MAP_AT_ANY_RATE * budget:
+    chosen = next((number for number in steps if budget // (number * step) >= wanted), steps[-1])
+    count = budget // (chosen * step)
+    if count == 0 and chosen * step <= _ONE_MAP_AT_ANY_RATE * budget:
         count = 1
     count = min(count, classes, _MOST_PICTURES)
     text = (
-        f"One step, forward and backward, costs about {macs_text(step)}, and a picture {steps} steps = "
-        f"{macs_text(steps * step)}; with a budget of {macs_text(budget)} that makes {count} of {classes:,} classes."
+        f"One step, forward and backward, costs about {macs_text(step)}, and a picture {chosen} steps = "
+        f"{macs_text(chosen * step)}; with a budget of {macs_text(budget)} that makes {count} of {classes:,} classes."
     )
-    return PicturesPlan(count, steps, count * steps * step, budget, text)
+    return PicturesPlan(count, chosen, count * chosen * step, budget, text)
 
 
 _TRIAL_PASSES = 28
