@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from onnxviz.inputs.images import ImageSet
 from onnxviz.methods.nearest_others import labelled_others, made_from, thumbnails
-from onnxviz.results import Features, IntArray, LabelSuspects
+from onnxviz.results import Features, LabelSuspects
+from onnxviz.results.provenance import IntArray
 
 __all__ = ["label_suspects"]
 

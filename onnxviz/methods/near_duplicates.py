@@ -13,7 +13,8 @@ from onnxviz.errors import InputError
 from onnxviz.inputs.images import ImageSet
 from onnxviz.methods.nearest_neighbors import NearestNeighbors
 from onnxviz.methods.nearest_others import Found, made_from, nearest_others, thumbnails
-from onnxviz.results import Features, IntArray, NearDuplicates
+from onnxviz.results import Features, NearDuplicates
+from onnxviz.results.provenance import IntArray
 
 __all__ = ["near_duplicates"]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnxviz.errors import InputError
 from onnxviz.inputs.images import ImageSet
 from onnxviz.methods.nearest_neighbors import NearestNeighbors
-from onnxviz.results import Features, FloatArray, Provenance
+from onnxviz.results import Features, Provenance
+from onnxviz.results.provenance import FloatArray
 
 __all__ = ["Found", "labelled_others", "made_from", "nearest_others", "thumbnails"]
 
