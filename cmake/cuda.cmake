@@ -54,7 +54,9 @@ function(onnxviz_explain_missing_cuda result)
 endfunction()
 
 # csrc/cuda has each as a .cu, csrc/no_cuda as a .cpp.
-set(onnxviz_cuda_parts device memory)
+set(onnxviz_cuda_parts device memory neighbors occlusion top_values)
+# Behind those, in csrc only where there is a toolkit; and what of the core for a CPU serves both.
+set(onnxviz_cuda_inner cuda/index_codes.cu cuda/neighbor_search.cu cpu/basis.cpp)
 
 set(onnxviz_cuda_reason "")
 if(onnxviz_cuda_wanted STREQUAL "OFF")
@@ -88,7 +90,9 @@ if(onnxviz_cuda_reason STREQUAL "")
   set(CMAKE_CUDA_STANDARD 17)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   list(TRANSFORM onnxviz_cuda_parts REPLACE "(.+)" "csrc/cuda/\\1.cu" OUTPUT_VARIABLE onnxviz_cuda_sources)
-  add_library(onnxviz_cuda STATIC ${onnxviz_cuda_sources})
+  list(TRANSFORM onnxviz_cuda_inner PREPEND "csrc/" OUTPUT_VARIABLE onnxviz_cuda_inner_sources)
+  add_library(onnxviz_cuda STATIC ${onnxviz_cuda_sources} ${onnxviz_cuda_inner_sources})
+  target_include_directories(onnxviz_cuda PRIVATE csrc csrc/cuda)
   # The runtime is linked statically, libcuda is loaded by it: the module imports on a machine without a GPU.
   set_target_properties(onnxviz_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
   target_compile_options(onnxviz_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>)

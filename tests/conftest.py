@@ -7,9 +7,14 @@ import re
 
 import pytest
 
-from shared_fixtures import captum, faiss, small_disk, torch, zoo
+import emulated_cuda
 
-__all__ = ["captum", "faiss", "small_disk", "torch", "zoo"]
+# Before anything imports onnxviz.
+emulated_cuda.take_place()
+
+from shared_fixtures import captum, cuda_device, faiss, small_disk, torch, zoo  # noqa: E402
+
+__all__ = ["captum", "cuda_device", "faiss", "small_disk", "torch", "zoo"]
 
 # Tests that start another Python must get the installed package there too, not the sources in the working folder.
 os.environ["PYTHONSAFEPATH"] = "1"

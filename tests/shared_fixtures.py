@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import emulated_cuda
+
 ORACLES_MISSING = "needs the extra 'oracles'"
 
 
@@ -38,6 +40,23 @@ def captum() -> object:
 def faiss() -> object:
     """faiss, an independent implementation; only the extra ``oracles`` has it."""
     return pytest.importorskip("faiss", reason=ORACLES_MISSING)
+
+
+@pytest.fixture(
+    params=[pytest.param("emulated", marks=pytest.mark.emulated), pytest.param("gpu", marks=pytest.mark.gpu)]
+)
+def cuda_device(request: pytest.FixtureRequest) -> int:
+    """Number of a device to run kernels on: the emulator's, or a real one."""
+    from onnxviz import backend
+
+    if request.param == "emulated" and not emulated_cuda.folder():
+        pytest.skip("no emulated CUDA module: ONNXVIZ_EMULATED_CUDA does not name its folder")
+    if request.param == "gpu" and emulated_cuda.folder():
+        pytest.skip("the emulated CUDA module stands where the real one would")
+    status = backend.cuda_status()
+    if not (status.usable and status.kernels):
+        pytest.skip(f"no usable CUDA device: {status.reason or status.kernels_reason}")
+    return 0
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
-#include <string>
 
+#include "onnxviz/occlusion_checks.h"
 #include "parallel.h"
 
 namespace onnxviz {
@@ -12,20 +11,6 @@ namespace {
 
 // Below this many bytes the start of a thread costs more than it brings.
 constexpr std::size_t bytes_worth_a_thread = std::size_t{1} << 21;
-
-void check_boxes(const Box* boxes, std::int64_t count, std::int64_t height, std::int64_t width, const char* what) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const Box& box = boxes[i];
-    const bool inside = 0 <= box.top && box.top <= box.bottom && box.bottom <= height && 0 <= box.left &&
-                        box.left <= box.right && box.right <= width;
-    if (!inside) {
-      throw std::invalid_argument(std::string(what) + " " + std::to_string(i) + " is (" + std::to_string(box.top) +
-                                  ", " + std::to_string(box.left) + ", " + std::to_string(box.bottom) + ", " +
-                                  std::to_string(box.right) + "), not inside the image of " + std::to_string(height) +
-                                  " x " + std::to_string(width) + " pixels");
-    }
-  }
-}
 
 void copy_box(const unsigned char* source, unsigned char* destination, const ImageLayout& layout, const Box& box) {
   const auto run = static_cast<std::size_t>((box.right - box.left) * layout.pixel_bytes);
@@ -36,29 +21,6 @@ void copy_box(const unsigned char* source, unsigned char* destination, const Ima
           ((plane * layout.height + row) * layout.width + box.left) * layout.pixel_bytes);
       std::memcpy(destination + offset, source + offset, run);
     }
-  }
-}
-
-bool is_empty(const Box& box) { return box.bottom <= box.top || box.right <= box.left; }
-
-// Whoever calls may place things at any number, so no sum of two of them may overflow.
-void check_placement(const Placement& placement, std::int64_t i, const ImageLayout& map, std::int64_t source_height,
-                     std::int64_t source_width, std::int64_t height, std::int64_t width, bool has_border) {
-  const Box& fresh = placement.fresh;
-  if (!is_empty(fresh)) {
-    const bool inside = fresh.top >= 0 && fresh.left >= 0 && fresh.bottom <= map.height && fresh.right <= map.width &&
-                        fresh.top >= placement.source_top && fresh.bottom - source_height <= placement.source_top &&
-                        fresh.left >= placement.source_left && fresh.right - source_width <= placement.source_left;
-    if (!inside) {
-      throw std::invalid_argument("the fresh part of position " + std::to_string(i) +
-                                  " is not inside both the map and its source");
-    }
-  }
-  const bool past = placement.top < 0 || placement.left < 0 || placement.top > map.height - height ||
-                    placement.left > map.width - width;
-  if (past && !has_border) {
-    throw std::invalid_argument("the window of position " + std::to_string(i) +
-                                " reaches past the map, and no border is given");
   }
 }
 
@@ -80,9 +42,7 @@ void overlay_windows(const void* original, const ImageLayout& layout, const void
   const auto* border_pixel = static_cast<const unsigned char*>(border);
   auto* destination = static_cast<unsigned char*>(windows);
 
-  for (std::int64_t i = 0; i < count; ++i) {
-    check_placement(placements[i], i, layout, source_height, source_width, height, width, border != nullptr);
-  }
+  check_placements(placements, count, layout, source_height, source_width, height, width, border != nullptr);
   for (std::int64_t i = 0; i < count; ++i) {
     const Placement& at = placements[i];
     // Wholly past the map a window is the same wherever it lies; beside the map its numbers are small, and from <= to.

@@ -1,0 +1,274 @@
+// From the rows that a first look left in doubt to the nearest: bounds of both sides, a smaller threshold, distances.
+//
+// The kernels run one after the other for each chunk: narrow (bounds of all entries), tighten (the k-th smallest upper
+// bound is a threshold), measure (distances of the entries within it), settle (the k nearest of these and those
+// before).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "bounds.cuh"
+#include "dialect.cuh"
+#include "exact_distance.cuh"
+#include "lists.cuh"
+#include "products.cuh"
+
+namespace onnxviz::cuda {
+
+constexpr int list_threads = 128;
+// Of `tighten` and `settle`: as many as the launch says, whole warps.
+constexpr int most_settle_threads = 128;
+constexpr int measured_per_warp = 8;
+
+// Before the first chunk.
+[[maybe_unused]] static __global__ void begin_search(Lists lists, int query_count) {
+  const auto q = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (q >= query_count) return;
+  lists.count[q] = 0;
+  lists.nearest_count[q] = 0;
+  lists.threshold[q] = INFINITY;
+}
+
+__device__ __forceinline__ int listed(const Lists& lists, int query) {
+  return min(lists.count[query], lists.capacity);
+}
+
+// Bounds of all entries. Where the first look was at bytes their products are known, and there is a thread for each;
+// else eight lanes.
+template <bool Known>
+__global__ void __launch_bounds__(list_threads)
+    narrow(LevelView rows, LevelView queries, Rules rules, Lists lists) {
+  const auto q = static_cast<int>(blockIdx.y);
+  const int count = listed(lists, q);
+  const auto lane = static_cast<int>(threadIdx.x % warp_lanes);
+  constexpr int at_once = Known ? warp_lanes : rows_per_warp;  // of a warp
+  const int warps = static_cast<int>(gridDim.x) * list_threads / warp_lanes;
+  for (auto first = static_cast<int>((blockIdx.x * list_threads + threadIdx.x) / warp_lanes) * at_once; first < count;
+       first += warps * at_once) {
+    const int i = first + (Known ? lane : lane / lanes_per_row);
+    const std::int64_t place = lists.place(q, min(i, count - 1));
+    const int row = lists.row[place];
+    int product = 0;
+    if (Known) {
+      product = static_cast<int>(lists.squared[place]);
+    } else {
+      const std::int8_t* const vectors[1] = {queries.row(q)};
+      int products[1];
+      products_by_eight_lanes(rows.row(row), vectors, rows.row_bytes, products);
+      product = products[0];
+    }
+    if (i >= count || (!Known && lane % lanes_per_row != 0)) continue;
+    const Comparison comparison = compare(rows.terms[row], queries.terms[q], product, rules);
+    lists.lower[place] = __double2float_rd(lower_bound(comparison, rules));  // bound
+    lists.upper[place] = __double2float_ru(upper_bound(comparison, rules));  // bound
+  }
+}
+
+struct TightenShared {
+  int bins[256];
+  unsigned prefix;
+  int rank;
+};
+
+// Lowers the threshold to the k-th smallest upper bound of the list, found a byte at a time: the bits of numbers that
+// are not negative are in the order of the numbers. A block per query.
+[[maybe_unused]] static __global__ void __launch_bounds__(most_settle_threads) tighten(Lists lists, int k) {
+  ONNXVIZ_SHARED(TightenShared, shared);
+  const auto q = static_cast<int>(blockIdx.x);
+  const auto thread = static_cast<int>(threadIdx.x);
+  const auto threads = static_cast<int>(blockDim.x);
+  const int count = listed(lists, q);
+  if (count < k) return;
+  const float* upper = lists.upper + lists.place(q, 0);
+  if (thread == 0) {
+    shared.prefix = 0;
+    shared.rank = k;
+  }
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    for (int bin = thread; bin < 256; bin += threads) shared.bins[bin] = 0;
+    __syncthreads();
+    const unsigned prefix = shared.prefix;
+    const unsigned known = shift == 24 ? 0u : 0xffffffffu << (shift + 8);
+    for (int i = thread; i < count; i += threads) {
+      const unsigned bits = __float_as_uint(upper[i]);
+      if (((bits ^ prefix) & known) == 0) atomicAdd(&shared.bins[bits >> shift & 255u], 1);
+    }
+    __syncthreads();
+    if (thread < warp_lanes) {
+      int own = 0;
+      for (int bin = 8 * thread; bin < 8 * thread + 8; ++bin) own += shared.bins[bin];
+      int through = own;
+      for (int by = 1; by < warp_lanes; by *= 2) {
+        const int before = __shfl_up_sync(whole_warp, through, static_cast<unsigned>(by));
+        if (thread >= by) through += before;
+      }
+      const int rank = __shfl_sync(whole_warp, shared.rank, 0);
+      int below = through - own;
+      if (below < rank && rank <= through) {
+        int bin = 8 * thread;
+        while (below + shared.bins[bin] < rank) below += shared.bins[bin++];
+        shared.prefix = prefix | static_cast<unsigned>(bin) << shift;
+        shared.rank = rank - below;
+      }
+    }
+    __syncthreads();
+  }
+  if (thread == 0) {
+    const auto found = static_cast<double>(__uint_as_float(shared.prefix));
+    lists.threshold[q] = min(lists.threshold[q], found);  // bound
+  }
+}
+
+// Distances of the entries within the threshold; infinity for the others. Lists that lack rows are left as they are.
+template <class T>
+__global__ void __launch_bounds__(list_threads) measure(BankRows<T> bank, ExactQueries queries, Lists lists) {
+  const auto q = static_cast<int>(blockIdx.y);
+  const int count = lists.count[q];
+  if (count > lists.capacity) return;
+  const double threshold = lists.threshold[q];
+  const auto lane = static_cast<int>(threadIdx.x % warp_lanes);
+  const int warps = static_cast<int>(gridDim.x) * list_threads / warp_lanes;
+  for (auto first = static_cast<int>((blockIdx.x * list_threads + threadIdx.x) / warp_lanes) * measured_per_warp;
+       first < count; first += warps * measured_per_warp) {
+    const int i = first + lane;
+    const bool mine = lane < measured_per_warp && i < count;
+    const std::int64_t place = lists.place(q, min(i, count - 1));
+    const bool in_doubt = mine && static_cast<double>(lists.lower[place]) <= threshold;  // bound
+    if (mine && !in_doubt) lists.squared[place] = INFINITY;
+    unsigned votes = __ballot_sync(whole_warp, in_doubt);
+    while (votes != 0) {
+      const int source = take_for_half_warp(votes);
+      const std::int64_t there = lists.place(q, min(first + max(source, 0), count - 1));
+      const double squared = squared_by_half_warp(bank, lists.row[there], queries, q);
+      if (source >= 0 && lane % 16 == 0) lists.squared[there] = squared;
+    }
+  }
+}
+
+struct SettleShared {
+  int filled;
+  Neighbor worst;  // the k-th nearest so far: what is not nearer is no answer
+};
+
+// Sorts what the buffer holds, nearest first, and keeps k of it.
+__device__ inline void keep_nearest(Neighbor* buffer, int k, SettleShared& shared) {
+  const auto thread = static_cast<int>(threadIdx.x);
+  const auto threads = static_cast<int>(blockDim.x);
+  const int filled = shared.filled;
+  int size = 1;
+  while (size < filled) size *= 2;
+  for (int i = filled + thread; i < size; i += threads) buffer[i] = {INFINITY, std::int64_t{1} << 62};
+  __syncthreads();
+  for (int width = 2; width <= size; width *= 2) {
+    for (int step = width / 2; step > 0; step /= 2) {
+      for (int i = thread; i < size / 2; i += threads) {
+        const int first = i / step * 2 * step + i % step;
+        const int second = first + step;
+        const Neighbor a = buffer[first];
+        const Neighbor b = buffer[second];
+        if (is_nearer(b, a) == ((first & width) == 0)) {
+          buffer[first] = b;
+          buffer[second] = a;
+        }
+      }
+      __syncthreads();
+    }
+  }
+  if (thread == 0) {
+    shared.filled = min(filled, k);
+    if (filled >= k) shared.worst = buffer[k - 1];
+  }
+  __syncthreads();
+}
+
+// Merges a list into the k nearest. A list that lacks rows is not looked at: the chunk is gone through once more, with
+// bounds of bytes and distances. A block per query; the buffer holds k neighbours and as many more as there are
+// threads, a power of two, in shared memory or where they are kept.
+template <class T, bool InShared>
+__global__ void __launch_bounds__(most_settle_threads)
+    settle(BankRows<T> bank, ExactQueries exact, LevelView rows, LevelView queries, Chunk chunk, Rules rules,
+           Lists lists, int k, int buffer_size, Answers answers) {
+  ONNXVIZ_SHARED(SettleShared, shared);
+  ONNXVIZ_DYNAMIC_SHARED(dynamic);
+  const auto q = static_cast<int>(blockIdx.x);
+  const auto thread = static_cast<int>(threadIdx.x);
+  const auto threads = static_cast<int>(blockDim.x);
+  const auto lane = thread % warp_lanes;
+  Neighbor* const kept = lists.nearest + static_cast<std::int64_t>(q) * lists.nearest_size;
+  Neighbor* const buffer = InShared ? reinterpret_cast<Neighbor*>(dynamic) : kept;
+  const int before = lists.nearest_count[q];
+  const int found = lists.count[q];
+  if (InShared) {
+    for (int i = thread; i < before; i += threads) buffer[i] = kept[i];
+  }
+  if (thread == 0) {
+    shared.filled = before;
+    shared.worst = before == k ? kept[k - 1] : Neighbor{INFINITY, -1};
+    atomicAdd(lists.in_doubt, static_cast<unsigned long long>(found));
+  }
+  __syncthreads();
+
+  const auto make_room = [&] {
+    const int filled = shared.filled;
+    __syncthreads();
+    if (filled + threads > buffer_size) keep_nearest(buffer, k, shared);
+  };
+  const auto offer = [&](const Neighbor& neighbor) {
+    if (is_nearer(neighbor, shared.worst)) buffer[atomicAdd(&shared.filled, 1)] = neighbor;
+  };
+  if (found <= lists.capacity) {
+    for (int first = 0; first < found; first += threads) {
+      make_room();
+      const int i = first + thread;
+      if (i < found) offer({lists.squared[lists.place(q, i)], lists.row[lists.place(q, i)]});
+      __syncthreads();
+    }
+  } else {
+    const std::int8_t* const vectors[1] = {queries.row(q)};
+    const Terms query = queries.terms[q];
+    for (int first = 0; first < chunk.count; first += threads) {
+      make_room();
+      const double threshold = min(lists.threshold[q], sqrt(shared.worst.squared) * rules.scale);  // bound
+      const int of_warp = first + thread / warp_lanes * warp_lanes;
+      int product = 0;
+      for (int round = 0; round < lanes_per_row; ++round) {
+        const int i = of_warp + round * rows_per_warp + lane / lanes_per_row;
+        int products[1];
+        products_by_eight_lanes(rows.row(chunk.row(min(i, chunk.count - 1))), vectors, rows.row_bytes, products);
+        if (lane % lanes_per_row == round) product = products[0];
+      }
+      const int mine = of_warp + kept_of_warp();
+      const int row = chunk.row(min(mine, chunk.count - 1));
+      const double lower = lower_bound(compare(rows.terms[row], query, product, rules), rules);
+      unsigned votes = __ballot_sync(whole_warp, mine < chunk.count && lower <= threshold);  // bound
+      while (votes != 0) {
+        const int source = take_for_half_warp(votes);
+        const int there = __shfl_sync(whole_warp, row, max(source, 0));
+        const double squared = squared_by_half_warp(bank, there, exact, q);
+        if (source >= 0 && lane % 16 == 0) offer({squared, there});
+      }
+      __syncthreads();
+    }
+  }
+
+  if (shared.filled != before) keep_nearest(buffer, k, shared);
+  const int filled = shared.filled;
+  if (InShared) {
+    for (int i = thread; i < filled; i += threads) kept[i] = buffer[i];
+  }
+  if (thread == 0) {
+    lists.count[q] = 0;
+    lists.nearest_count[q] = filled;
+    // For the rounding of the root the widening of the bounds has room.
+    if (filled == k) lists.threshold[q] = min(lists.threshold[q], sqrt(shared.worst.squared) * rules.scale);  // bound
+  }
+  if (answers.distances == nullptr) return;
+  for (int i = thread; i < filled; i += threads) {
+    const std::int64_t place = static_cast<std::int64_t>(q) * k + i;
+    answers.distances[place] = answers.cosine ? buffer[i].squared / 2 : __dsqrt_rn(buffer[i].squared);
+    answers.indices[place] = buffer[i].row;
+  }
+}
+
+}  // namespace onnxviz::cuda
