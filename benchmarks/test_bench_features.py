@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 import onnxviz as ov
+from onnxviz.graph.detached import take_inside
 from onnxviz.graph.taps import expose
 
 NETWORKS = {"squeezenet1.1-imagenet": "caffe", "efficientnet-lite0-torchscript-op13": "efficientnet-lite"}
@@ -32,9 +33,8 @@ def test_features_cost_no_more_than_a_bare_loop(name: str, zoo: Path, request: p
     images = ov.load_images(zoo / "images" / "imagenet", model, limit=PHOTOS if timed else 16)
     tensor = np.concatenate([batch.tensor for batch in images.batches(32)])
     value = str(model.feature_value)
-    bare = onnxruntime.InferenceSession(
-        expose(model.loaded.proto, [value]).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    whole = take_inside(expose(model.loaded.proto, [value]), model.loaded.weights)
+    bare = onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
     feed = bare.get_inputs()[0].name
     size = model.batch_size
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import onnxviz as ov
 from onnxviz import backend
+from onnxviz.graph.detached import take_inside
 from onnxviz.graph.taps import expose
 from onnxviz.methods.patches import grid_patches
 from onnxviz.results import Occlusion
@@ -83,7 +84,7 @@ class PlainLoop:
         self.channels_last = model.preprocess is not None and model.preprocess.layout == "NHWC"
         assert model.image_input is not None
         self.source = model.image_input.name
-        serialized = expose(model.loaded.proto, [output]).SerializeToString()
+        serialized = take_inside(expose(model.loaded.proto, [output]), model.loaded.weights).SerializeToString()
         self.sessions = {threads: _session(serialized, threads) for threads in {1, cores}}
         self.workers, self.batch = 1, 8
 

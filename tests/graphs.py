@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxviz.graph.detached import take_inside
+from onnxviz.graph.loading import read_model
+
 
 def build(
     nodes: Sequence[onnx.NodeProto],
@@ -34,6 +37,12 @@ def build(
     )  # fmt: skip
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
+
+
+def read_whole(path: Path) -> onnx.ModelProto:
+    """A model as it is loaded, with all weights inside, so that any runtime takes it."""
+    loaded = read_model(path)
+    return take_inside(loaded.proto, loaded.weights)
 
 
 def save(model: onnx.ModelProto, path: Path) -> Path:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from onnxviz import backend
+from onnxviz.graph.detached import take_inside
 from onnxviz.graph.incremental.plan import Plan, make_plan
 from onnxviz.graph.taps import expose
 from onnxviz.methods.patches import Patches
@@ -34,11 +35,12 @@ class Case:
     fill: np.ndarray
     patches: Patches
     layout: str = "NCHW"
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def optimized(self, *, portable: bool = False) -> OptimizedGraph:
         return optimize_graph(
             expose(self.graph, self.names), where="a test", source=self.source, outputs=self.names,
-            image=self.image[np.newaxis], image_layout=self.layout, device=CPU, data_directory=None, portable=portable,
+            image=self.image[np.newaxis], image_layout=self.layout, device=CPU, weights=self.weights, portable=portable,
         )  # fmt: skip
 
     def plan(self, graph: OptimizedGraph, *, workers: int = 2, memory: int = 1 << 32, least_gain: float = 0.0) -> Plan:
@@ -73,7 +75,9 @@ class Case:
     def plain(self, positions: np.ndarray, *, batch: int = 4) -> Arrays:
         """The same, by runs of the whole network on patched images."""
         session = onnxruntime.InferenceSession(
-            expose(self.graph, self.names).SerializeToString(), _quiet(), providers=["CPUExecutionProvider"]
+            take_inside(expose(self.graph, self.names), self.weights).SerializeToString(),
+            _quiet(),
+            providers=["CPUExecutionProvider"],
         )
         parts = []
         for start in range(0, len(positions), batch):
@@ -92,7 +96,7 @@ def case_of(model: Model, names: Sequence[str], view: np.ndarray, patches: Patch
     flat = np.full_like(view, round(colour))
     return Case(
         model._runner._batched, model.image_input.name, tuple(names), contract.encode(view[np.newaxis])[0],
-        contract.encode(flat[np.newaxis])[0], patches, model.image_input.layout,
+        contract.encode(flat[np.newaxis])[0], patches, model.image_input.layout, model.loaded.weights,
     )  # fmt: skip
 
 

@@ -204,9 +204,8 @@ def test_regions_in_the_blocked_layout(box: tuple[int, int, int, int]) -> None:
     if facts.block:
         assert {node.domain for node in facts.proto.graph.node} >= {"com.microsoft.nchwc"}
     session = open_session(
-        expose_every_value(facts.proto).SerializeToString(), where="a test", device=CPU, threads=1,
-        data_directory=None, optimize=False, weights=graph.weights,
-    )  # fmt: skip
+        expose_every_value(facts.proto), where="a test", device=CPU, threads=1, optimize=False, weights=graph.weights
+    )
     names = [name for node in facts.proto.graph.node for name in node.output]
     top, left, bottom, right = box
     question = Boxes(np.array([[0, 0, top, left]]), np.array([[1, 3, bottom, right]]))

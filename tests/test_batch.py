@@ -13,10 +13,9 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from graphs import build, tiny_network
+from graphs import build, read_whole, tiny_network
 from light_models import LIGHT, light_models
 from onnxviz.graph.batch import explain_fixed_batch, make_batch_dynamic, static_batch
-from onnxviz.graph.loading import read_model
 from onnxviz.graph.values import graph_inputs
 
 node = helper.make_node
@@ -72,7 +71,7 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in LIGHT.glob("light_*.onnx")))
 def test_light_models(name: str, light: dict[str, Path]) -> None:
-    model = read_model(light[name]).proto
+    model = read_whole(light[name])
     assert static_batch(model) == 1
     assert_rows_equal_single_runs(model)
 
@@ -80,7 +79,7 @@ def test_light_models(name: str, light: dict[str, Path]) -> None:
 def test_zoo_models(zoo: Path) -> None:
     static = 0
     for path in sorted((zoo / "models").glob("*.onnx")):
-        model = read_model(path).proto
+        model = read_whole(path)
         static += static_batch(model) == 1
         opened = assert_rows_equal_single_runs(model)
         assert static_batch(opened) is None
@@ -352,4 +351,4 @@ def test_exports_of_attention_and_recurrence(torch: Any, tmp_path: Path) -> None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter warns about its own constants and its successor
             torch.onnx.export(network.eval(), (torch.zeros(1, 3, 32, 32),), str(path), dynamo=False)
-        assert_rows_equal_single_runs(read_model(path).proto)
+        assert_rows_equal_single_runs(read_whole(path))

@@ -348,9 +348,10 @@ def test_small_zoo_networks_against_central_differences_in_float64(zoo: Path, na
 
 def _doubled(model: ov.Model, output: str) -> onnx.ModelProto:
     """The network in float64, its batch as it is."""
+    from onnxviz.graph.detached import take_inside
     from onnxviz.graph.taps import expose
 
-    wide = expose(model.loaded.proto, [output])
+    wide = take_inside(expose(model.loaded.proto, [output]), model.loaded.weights)
     for tensor in wide.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))

@@ -542,7 +542,9 @@ def test_scikit_learn_takes_it_for_one_of_its_own() -> None:
     with pytest.raises(NotFittedError):
         ov.NearestNeighbors().kneighbors(np.zeros((1, 1)))
     copy = clone(ov.NearestNeighbors(7, metric="cosine", n_jobs=2))
-    assert copy.get_params() == {"n_neighbors": 7, "radius": 1.0, "metric": "cosine", "n_jobs": 2}
+    assert copy.get_params() == {
+        "n_neighbors": 7, "radius": 1.0, "metric": "cosine", "n_jobs": 2, "device": None,
+    }  # fmt: skip
     with warnings.catch_warnings():
         # It warns that the class does not inherit from BaseEstimator, which would load scikit-learn on import.
         warnings.simplefilter("ignore")

@@ -249,15 +249,15 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) 
     @contextmanager
     def scarce(values: object):
         with filler(values) as bound:  # type: ignore[arg-type]
-            run = bound.run
+            run = bound.run_rows
 
-            def limited(rows: int) -> object:
-                sizes.append(rows)
-                if rows > 3:
+            def limited(rows: np.ndarray) -> object:
+                sizes.append(len(rows))
+                if len(rows) > 3:
                     raise OutOfMemory("memory", where="test", got="8 images")
                 return run(rows)
 
-            monkeypatch.setattr(bound, "run", limited)
+            monkeypatch.setattr(bound, "run_rows", limited)
             yield bound
 
     monkeypatch.setattr(model, "filler", scarce)

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from graphs import build, tiny_network
+from graphs import build, read_whole, tiny_network
 from onnxviz.errors import InputError, ValueNotFoundError
 from onnxviz.graph.loading import read_model
 from onnxviz.graph.macs import count_macs
@@ -193,7 +193,7 @@ def test_loop_and_scan_run_when_tapped() -> None:
 
 def test_every_value_of_every_zoo_model_can_be_exposed(zoo: Path) -> None:
     for path in sorted((zoo / "models").glob("*.onnx")):
-        model = read_model(path).proto
+        model = read_whole(path)
         values = list_values(model)
         entry = graph_inputs(model)[0]
         assert entry.shape is not None

@@ -42,5 +42,11 @@ Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads inside one operator. [default: onnxruntime's choice]")
 ]
 Timeout = Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after this time, a model that hangs too.")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, or several: cuda:0,cuda:1.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]

@@ -1,8 +1,9 @@
-"""A model that keeps weights in files beside it comes in; checked and digested data files go out.
+"""A model that keeps weights in files beside it comes in; their numbers, and a digest of each file, go out.
 
 The names of those files come from the model, which nobody vouches for. Four layers, as in ``onnx``'s own
 ``Security.md``: the path stays inside the folder, no symbolic link is followed, nothing but a regular file is opened,
-and that file has no second name (a hard link may lead to any file of the same disk; onnxruntime does not look).
+and that file has no second name (a hard link may lead to any file of the same disk; onnxruntime does not look). Each
+file is read once, here: what was digested is what is computed with, whatever becomes of the file.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,22 +22,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from onnxviz.errors import ModelError
-from onnxviz.graph.wiring import subgraphs, tensor_to_array
+from onnxviz.graph.detached import can_lie_beside
+from onnxviz.graph.streamed import HEAVY, aligned_empty
+from onnxviz.graph.wiring import subgraphs
 
-__all__ = ["DataFile", "check_data_files", "every_tensor", "read_external"]
+__all__ = ["every_tensor", "read_data_files"]
 
 _CHUNK = 1 << 22
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One checked file of weights."""
-
-    location: str
-    """As the model names it, relative to the model's folder."""
-    path: Path
-    """Where it really lies."""
-    sha256: str
+_LARGEST_INSIDE = (1 << 31) - 1
+_MOST_CLAIMS = 4
+"""How often the bytes of a data file may be claimed on average, by tensors that do not begin and end alike."""
 
 
 def every_tensor(proto: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -71,13 +65,15 @@ def _tensors_of_node(node: onnx.NodeProto) -> Iterator[TensorProto]:
         yield from _tensors_of_graph(body)
 
 
-def check_data_files(proto: onnx.ModelProto, model: Path, *, root: Path | None) -> dict[str, DataFile]:
-    """Check every reference to a data file, then read each file once for its digest.
+def read_data_files(
+    proto: onnx.ModelProto, model: Path, *, root: Path | None
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
+    """Check every reference to a data file, then read each file once.
 
     Parameters
     ----------
     proto : onnx.ModelProto
-        The model as parsed.
+        The model as parsed; its tensors get their bytes, but for those of heavy weights.
     model : Path
         Absolute path of the model file; locations are relative to its folder.
     root : Path or None
@@ -86,8 +82,8 @@ def check_data_files(proto: onnx.ModelProto, model: Path, *, root: Path | None) 
 
     Returns
     -------
-    dict of location to DataFile
-        Empty where the model keeps everything inside.
+    (dict of name to bytes, dict of location to SHA-256)
+        Heavy weights of the main graph, and all data files. Both empty where the model keeps everything inside.
 
     Raises
     ------
@@ -101,13 +97,22 @@ def check_data_files(proto: onnx.ModelProto, model: Path, *, root: Path | None) 
             references.setdefault(_location(tensor, model), []).append(tensor)
     # All names are judged before the first file is opened.
     paths = {location: _resolve(location, users[0], model, root) for location, users in references.items()}
-    checked = {}
-    for location, users in references.items():
-        size, digest = _digest(paths[location], users[0], model, follow=root is not None)
-        for tensor in users:
-            _check_span(tensor, size, model)
-        checked[location] = DataFile(location, paths[location], digest)
-    return checked
+    weights = [tensor for tensor in proto.graph.initializer if can_lie_beside(tensor)]
+    beside = {id(tensor) for tensor in weights}
+    heavy, digests, inside = {}, {}, 0
+    for location, users in sorted(references.items()):
+        contents, digests[location] = _read(paths[location], users, model, follow=root is not None)
+        for tensor, content in zip(users, contents, strict=True):
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            if id(tensor) in beside and content.nbytes >= HEAVY:
+                heavy[tensor.name] = content
+                continue
+            inside += content.nbytes
+            if inside > _LARGEST_INSIDE:
+                raise _refuse_more_inside(tensor, model)
+            tensor.raw_data = content.tobytes()
+    return heavy, digests
 
 
 def _entries(tensor: TensorProto) -> Mapping[str, str]:
@@ -177,25 +182,64 @@ def _check_kind(facts: os.stat_result, location: str, tensor: TensorProto, model
         )  # fmt: skip
 
 
-def _digest(path: Path, tensor: TensorProto, model: Path, *, follow: bool) -> tuple[int, str]:
-    """Size and SHA-256; what was opened is checked again, as it may have been swapped since its name was judged."""
+def _read(
+    path: Path, users: Sequence[TensorProto], model: Path, *, follow: bool
+) -> tuple[list[NDArray[np.uint8]], str]:
+    """The bytes of each tensor, tied ones as one array, and the file's SHA-256.
+
+    What was opened is checked again, as it may have been swapped since its name was judged.
+    """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     if not follow:
         flags |= getattr(os, "O_NOFOLLOW", 0)
     try:
         handle = os.open(path, flags)
     except OSError as error:
-        raise _refuse("the data file cannot be read", tensor, model, got=error.strerror or str(error)) from error
+        raise _refuse("the data file cannot be read", users[0], model, got=error.strerror or str(error)) from error
     digest = hashlib.sha256()
-    with os.fdopen(handle, "rb") as file:
+    with os.fdopen(handle, "rb", buffering=0) as file:
         facts = os.fstat(file.fileno())
-        _check_kind(facts, path.name, tensor, model)
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return facts.st_size, digest.hexdigest()
+        _check_kind(facts, path.name, users[0], model)
+        spans = [_checked_span(tensor, facts.st_size, model) for tensor in users]
+        _refuse_overlaps(set(spans), facts.st_size, users[0], model)
+        arrays = {span: aligned_empty((span[1],), np.dtype(np.uint8)) for span in sorted(set(spans))}
+        waiting = deque(arrays.items())
+        filling: list[tuple[tuple[int, int], NDArray[np.uint8]]] = []
+        chunk, start = np.empty(_CHUNK, np.uint8), 0
+        while count := file.readinto(chunk.data):
+            digest.update(chunk[:count].data)
+            while waiting and waiting[0][0][0] < start + count:
+                filling.append(waiting.popleft())
+            for (offset, length), array in filling:
+                first, last = max(offset, start), min(offset + length, start + count)
+                array[first - offset : last - offset] = chunk[first - start : last - start]
+            start += count
+            filling = [(span, array) for span, array in filling if sum(span) > start]
+    if waiting or filling:
+        raise _refuse("the data file became shorter while it was read", users[0], model, got=repr(path.name))
+    return [arrays[span] for span in spans], digest.hexdigest()
 
 
-def _check_span(tensor: TensorProto, size: int, model: Path) -> None:
+def _refuse_overlaps(spans: Collection[tuple[int, int]], size: int, tensor: TensorProto, model: Path) -> None:
+    """A small file must not become many times its size in memory because a thousand tensors claim the same bytes."""
+    claimed = sum(length for _, length in spans)
+    if claimed > _MOST_CLAIMS * size:
+        raise _refuse(
+            "tensors claim the same bytes of the data file over and over", tensor, model,
+            got=f"{claimed} bytes in a file of {size}", next_step="The file is damaged; export it anew",
+        )  # fmt: skip
+
+
+def _refuse_more_inside(tensor: TensorProto, model: Path) -> ModelError:
+    return ModelError(
+        "constants, and weights of types that numpy lacks, take more than ONNX's file format can hold",
+        where=f"{model.name}, tensor {tensor.name!r}", allowed="2 GiB",
+        next_step="Export with weights of float32 or float16",
+    )  # fmt: skip
+
+
+def _checked_span(tensor: TensorProto, size: int, model: Path) -> tuple[int, int]:
+    """Offset and length of the tensor's bytes."""
     offset, length = _span(tensor, model)
     needed = _needed_bytes(tensor, model)
     if length is not None and length != needed:
@@ -209,6 +253,7 @@ def _check_span(tensor: TensorProto, size: int, model: Path) -> None:
             got=f"offset {offset} and {needed} bytes in a file of {size}",
             next_step="The data file is cut short or belongs to another model",
         )  # fmt: skip
+    return offset, needed
 
 
 def _span(tensor: TensorProto, model: Path) -> tuple[int, int | None]:
@@ -245,19 +290,3 @@ def _bits(tensor: TensorProto, model: Path) -> int:
         return int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize) * 8
     except (KeyError, ValueError) as error:
         raise _refuse("the tensor's type is not known", tensor, model, got=f"type {tensor.data_type}") from error
-
-
-def read_external(tensor: TensorProto, file: DataFile, *, model: Path) -> NDArray[Any]:
-    """Read one tensor from its checked data file; only its own bytes are read."""
-    offset, _ = _span(tensor, model)
-    needed = _needed_bytes(tensor, model)
-    try:
-        with file.path.open("rb") as handle:
-            handle.seek(offset)
-            stored = handle.read(needed)
-    except OSError as error:
-        raise _refuse("the data file cannot be read", tensor, model, got=error.strerror or str(error)) from error
-    if len(stored) < needed:
-        raise _refuse("the data file has become shorter since it was checked", tensor, model, got=repr(file.location))
-    inside = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=list(tensor.dims), raw_data=stored)
-    return np.asarray(tensor_to_array(inside))

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 from numpy.typing import NDArray
 
 from onnxviz.errors import ModelError
-from onnxviz.graph.external import DataFile, check_data_files, every_tensor, read_external
+from onnxviz.graph.detached import can_lie_beside, put_beside, stated_bytes
+from onnxviz.graph.external import every_tensor, read_data_files
+from onnxviz.graph.streamed import StreamedModel, read_streamed
 from onnxviz.graph.structure import check_names, check_operators, inline_functions, normalize_graph
 from onnxviz.graph.wiring import tensor_to_array
 
-__all__ = ["ExternalWeights", "LoadedModel", "load_tensor", "read_model", "verify_external_data"]
+__all__ = ["LoadedModel", "load_tensor", "read_model"]
 
 _LARGEST_PROTOBUF = (1 << 31) - 1
 
@@ -46,17 +49,13 @@ class LoadedModel:
     path: Path
     """Absolute path of the file."""
     proto: onnx.ModelProto
-    """In computing order, local functions written out, weights off the list of inputs, external data not read."""
+    """In computing order, local functions written out, weights off the list of inputs, heavy ones called external."""
+    weights: Mapping[str, NDArray[Any]] = field(repr=False)
+    """The heavy weights by name, read-only: held once, for whoever computes with them."""
     sha256: str
     """Digest of the file; with external data, of the file's digest and those of its data files."""
-    data_directory: Path | None
-    """Absolute folder that external data is relative to; None where there is none."""
     data_digests: Mapping[str, str]
-    """SHA-256 of every external data file, by its location relative to ``data_directory``."""
-    data_files: Mapping[str, DataFile] = field(repr=False)
-    """The checked data files by location."""
-    external_data_root: Path | None = None
-    """The folder that the caller trusts symbolic links into."""
+    """SHA-256 of every external data file, by its location relative to the file's folder."""
 
 
 def read_model(path: str | os.PathLike[str], *, external_data_root: Path | None = None) -> LoadedModel:
@@ -82,46 +81,40 @@ def read_model(path: str | os.PathLike[str], *, external_data_root: Path | None 
         Operators that onnxruntime does not have.
     """
     file = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow the links that are checked later)
-    content = _read_bytes(file)
-    proto = _parse(content, file)
-    own_digest = hashlib.sha256(content).hexdigest()
-    del content
+    streamed = _read(file)
+    proto = _parse(streamed, file)
     where = file.name
     check_names(proto, where=where)
     check_operators(proto, where=where)
-    data_files = check_data_files(proto, file, root=external_data_root)
+    heavy, digests = read_data_files(proto, file, root=external_data_root)
+    weights = _weights(proto, streamed.heavy, heavy)
     proto = inline_functions(proto, where=where)
     normalize_graph(proto, where=where)
-    digests = {location: data.sha256 for location, data in sorted(data_files.items())}
     return LoadedModel(
         path=file,
         proto=proto,
-        sha256=_digest_of_all(own_digest, digests),
-        data_directory=file.parent if digests else None,
+        weights=weights,
+        sha256=_digest_of_all(streamed.sha256, digests),
         data_digests=digests,
-        data_files=data_files,
-        external_data_root=external_data_root,
     )
 
 
-def verify_external_data(model: LoadedModel) -> None:
-    """Read the data files again and compare with the digests taken at loading.
-
-    Raises
-    ------
-    ModelError
-        A data file was swapped, changed or taken away since.
-    """
-    if not model.data_files:
-        return
-    now = check_data_files(model.proto, model.path, root=model.external_data_root)
-    for location, data in now.items():
-        if data.sha256 != model.data_digests.get(location):
-            raise ModelError(
-                "a data file of the model has changed since it was checked", where=f"{model.path.name}, {location}",
-                got=f"SHA-256 {data.sha256[:16]}...", allowed=f"{model.data_digests.get(location, 'none')[:16]}...",
-                next_step="Load the model again once nobody writes to its folder",
-            )  # fmt: skip
+def _weights(
+    proto: onnx.ModelProto, inside: Mapping[int, NDArray[np.uint8]], beside: Mapping[str, NDArray[np.uint8]]
+) -> dict[str, NDArray[Any]]:
+    """The heavy weights as arrays; what cannot be one goes back into the message."""
+    weights = {}
+    for place, tensor in enumerate(proto.graph.initializer):
+        content = beside.get(tensor.name)
+        if content is None and not tensor.raw_data:
+            content = inside.get(place)
+        if content is None:
+            continue
+        if can_lie_beside(tensor) and stated_bytes(tensor) == content.nbytes:
+            weights[tensor.name] = put_beside(tensor, content)
+        else:
+            tensor.raw_data = content.tobytes()
+    return weights
 
 
 def load_tensor(model: LoadedModel, tensor: onnx.TensorProto) -> NDArray[Any]:
@@ -132,48 +125,26 @@ def load_tensor(model: LoadedModel, tensor: onnx.TensorProto) -> NDArray[Any]:
     model : LoadedModel
         The model that the tensor belongs to.
     tensor : onnx.TensorProto
-        A weight or a constant.
+        A weight or a constant of it.
 
     Returns
     -------
     ndarray
-        In the stored type; bfloat16 and float8 as float32, 4-bit integers as 8-bit.
+        In the stored type; bfloat16 and float8 as float32, 4-bit integers as 8-bit. It may be read-only.
 
     Raises
     ------
     ModelError
-        The bytes do not fit shape and type, or the data file has changed.
+        The bytes do not fit shape and type.
     """
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return tensor_to_array(tensor)
-    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-    if location not in model.data_files:
-        raise ModelError("the tensor's data file was not checked", where=f"{model.path.name}, tensor {tensor.name!r}")
-    return read_external(tensor, model.data_files[location], model=model.path)
+    if tensor.name not in model.weights:
+        raise ModelError("the tensor's numbers were not read", where=f"{model.path.name}, tensor {tensor.name!r}")
+    return model.weights[tensor.name]
 
 
-class ExternalWeights(Mapping[str, NDArray[Any]]):
-    """The weights of a model that lie in data files, each read when it is asked for."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        self._model = model
-        self._tensors = {
-            tensor.name: tensor
-            for tensor in model.proto.graph.initializer
-            if tensor.data_location == onnx.TensorProto.EXTERNAL
-        }
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return load_tensor(self._model, self._tensors[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-def _read_bytes(file: Path) -> bytes:
+def _read(file: Path) -> StreamedModel:
     try:
         facts = file.stat()
     except FileNotFoundError as error:
@@ -192,7 +163,8 @@ def _read_bytes(file: Path) -> bytes:
     if facts.st_size == 0:
         raise ModelError("the file is empty", where=file.name, next_step="Export or download it again")
     try:
-        return file.read_bytes()
+        with file.open("rb") as stream:
+            return read_streamed(stream, facts.st_size)
     except OSError as error:
         raise ModelError("the file cannot be read", where=str(file), got=_reason(error)) from error
 
@@ -201,7 +173,8 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _parse(content: bytes, file: Path) -> onnx.ModelProto:
+def _parse(streamed: StreamedModel, file: Path) -> onnx.ModelProto:
+    content = streamed.content
     for start, magic, what, next_step in _OTHER_FORMATS:
         if content[start : start + len(magic)] == magic:
             raise ModelError("not an ONNX model", where=file.name, got=what, next_step=next_step)
@@ -214,12 +187,12 @@ def _parse(content: bytes, file: Path) -> onnx.ModelProto:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except (DecodeError, RecursionError, ValueError) as error:
         raise ModelError(
-            "not an ONNX model, cut short, or nested too deeply", where=file.name, got=f"{len(content)} bytes",
+            "not an ONNX model, cut short, or nested too deeply", where=file.name, got=f"{streamed.size} bytes",
             next_step="Export or download it again",
         ) from error  # fmt: skip
     if not proto.HasField("graph"):
         raise ModelError(
-            "the file holds no graph", where=file.name, got=f"{len(content)} bytes",
+            "the file holds no graph", where=file.name, got=f"{streamed.size} bytes",
             next_step="The file is cut short or is not an ONNX model; export or download it again",
         )  # fmt: skip
     for tensor in every_tensor(proto):

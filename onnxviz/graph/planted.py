@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxviz.errors import LimitError, ModelError
-from onnxviz.graph.external import every_tensor
-from onnxviz.graph.loading import LoadedModel, load_tensor
+from onnxviz.graph.detached import take_inside, weight_bytes
+from onnxviz.graph.loading import LoadedModel
 from onnxviz.graph.taps import expose
 from onnxviz.graph.wiring import captured_names, default_opset, real_inputs
 
@@ -86,7 +86,7 @@ def plant_filter(
     Raises
     ------
     ModelError
-        The model's operator set is older than 8, or weights of a type that numpy lacks lie outside the file.
+        The model's operator set is older than 8.
     LimitError
         With all weights inside, the model is larger than a file can hold.
     """
@@ -97,7 +97,13 @@ def plant_filter(
             allowed=f"{_OLDEST_OPSET} or newer", next_step="Export the model again",
         )  # fmt: skip
     proto = expose(loaded.proto, [scores])
-    _take_inside(proto, loaded)
+    size = weight_bytes(proto)
+    if size > _LARGEST:
+        raise LimitError(
+            "the planted model would be larger than a file can hold", where=loaded.path.name,
+            got=f"{size / 2**30:.1f} GiB of weights", allowed="2 GiB",
+        )  # fmt: skip
+    take_inside(proto, loaded.weights)
     graft = _Graft(proto.graph)
     logit, response = _evidence(graft, evidence, image_input, layout)
     logits, output = _class_scores(graft, logit, scores, kind, class_index, classes)
@@ -185,25 +191,6 @@ def _class_scores(graft: _Graft, logit: str, scores: str, kind: str, class_index
         shares = graft.node("Mul", [graft.node("Exp", [rest], "other_shares"), left], "other_probabilities")
     output = graft.node("Concat", [shares, probability], "probabilities_unordered", axis=1)
     return logits, graft.node("Gather", [output, order], "probabilities", axis=1)
-
-
-def _take_inside(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
-    """Bring weights from data files into the model, so that it can be written anywhere."""
-    for tensor in every_tensor(proto):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        stored = numpy_helper.from_array(load_tensor(loaded, tensor), tensor.name)
-        if stored.data_type != tensor.data_type:
-            raise ModelError(
-                "weights of this type cannot be brought into the file", where=f"tensor {tensor.name!r}",
-                got=TensorProto.DataType.Name(tensor.data_type), allowed="weights of a type that numpy has",
-            )  # fmt: skip
-        tensor.CopyFrom(stored)
-    if proto.ByteSize() > _LARGEST:
-        raise LimitError(
-            "the planted model would be larger than a file can hold", where=loaded.path.name,
-            got=f"{proto.ByteSize() / 2**30:.1f} GiB", allowed="2 GiB",
-        )  # fmt: skip
 
 
 def _name_batch(graph: onnx.GraphProto, image_input: str) -> None:

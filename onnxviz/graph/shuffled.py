@@ -78,8 +78,8 @@ def _rank(name: str, wiring: Wiring) -> int:
 
 def shuffle_weights(
     proto: onnx.ModelProto, names: Sequence[str], outputs: Sequence[str], *, seed: int,
-    external: Mapping[str, NDArray[Any]] | None = None,
-) -> onnx.ModelProto:  # fmt: skip
+    weights: Mapping[str, NDArray[Any]] | None = None,
+) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:  # fmt: skip
     """Copy a model with the numbers of some stored tensors in random order.
 
     Parameters
@@ -92,23 +92,32 @@ def shuffle_weights(
         The copy's outputs.
     seed : int
         The order of a tensor depends on it and on the tensor's place in ``names`` only.
-    external : mapping of name to array, optional
-        Numbers of tensors that lie in data files; those shuffled are stored inside the copy.
+    weights : mapping of name to array, optional
+        Numbers of tensors that lie beside the model.
+
+    Returns
+    -------
+    (onnx.ModelProto, dict of name to array)
+        The copy, and the numbers of what lies beside it.
     """
     copy = expose(proto, outputs)
+    beside = dict(weights or {})
     places = {name: place for place, name in enumerate(names)}
     for tensor in copy.graph.initializer:
-        if tensor.name in places:
-            beside = tensor.data_location == onnx.TensorProto.EXTERNAL
-            array = (external or {})[tensor.name] if beside else numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array(_shuffled(array, seed, places[tensor.name]), tensor.name))
+        if tensor.name not in places:
+            continue
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            beside[tensor.name] = _shuffled(beside[tensor.name], seed, places[tensor.name])
+        else:
+            array = _shuffled(numpy_helper.to_array(tensor), seed, places[tensor.name])
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     for node in copy.graph.node:
         if node.op_type == "Constant" and node.output[0] in places:
             for entry in node.attribute:
                 if entry.name == "value":
                     array = _shuffled(numpy_helper.to_array(entry.t), seed, places[node.output[0]])
                     entry.t.CopyFrom(numpy_helper.from_array(array, entry.t.name))
-    return copy
+    return copy, beside
 
 
 def _shuffled(array: NDArray[Any], seed: int, place: int) -> NDArray[Any]:

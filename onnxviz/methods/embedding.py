@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError
-from onnxviz.methods.nearest_neighbors import NearestNeighbors
+from onnxviz.methods.device_features import searched_rows
+from onnxviz.methods.nearest_others import index_of
 from onnxviz.results import Embedding, Features, Provenance
 from onnxviz.runtime.versions import versions
 
@@ -66,7 +67,8 @@ def embed(
         coordinates, ratio = _pca(array, random_state)
     else:
         perplexity = min(30.0, (len(array) - 1) / 3) if perplexity is None else perplexity
-        coordinates = _tsne(array, perplexity, random_state)
+        there, device = searched_rows(features) if isinstance(features, Features) else (array, None)
+        coordinates = _tsne(array, there, device, perplexity, random_state)
     parameters: Mapping[str, Any] = {"method": method, "random_state": random_state, "perplexity": perplexity}
     known = features if isinstance(features, Features) else None
     return Embedding(
@@ -94,12 +96,12 @@ def _pca(array: NDArray[Any], seed: int) -> tuple[NDArray[np.float64], NDArray[n
     return solver.fit_transform(wide), np.nan_to_num(solver.explained_variance_ratio_)
 
 
-def _tsne(array: NDArray[Any], perplexity: float, seed: int) -> NDArray[np.float64]:
+def _tsne(array: NDArray[Any], there: Any, device: str | None, perplexity: float, seed: int) -> NDArray[np.float64]:
     if not np.ptp(array, axis=0).any():
         # Images that are all alike have no map; every point is the same.
         return np.zeros((len(array), 2))
     k = min(len(array) - 1, int(3 * perplexity + 1))
-    distances, indices = NearestNeighbors(n_neighbors=k).fit(array).kneighbors()
+    distances, indices = index_of(array, there, device, n_neighbors=k).kneighbors()
     start, _ = _pca(array, seed)
     start = start / max(float(np.std(start[:, 0])), 1e-300) * 1e-4
     # Identical images start at the same point, where t-SNE's gradient cannot part them; a tiny jitter does.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError
 from onnxviz.inputs.images import ImageSet
+from onnxviz.methods.device_features import collect_on_device, keep_on_device
 from onnxviz.results import Features
 from onnxviz.runtime.model import Model
 
@@ -39,17 +40,17 @@ def features(model: Model, images: ImageSet, *, value: str | None = None, pool: 
         No image can be read.
     """
     name, pooled = chosen_value(model, value, pool)
-    rows: list[NDArray[Any]] = []
-    indices: list[NDArray[np.int64]] = []
-    for batch, arrays in model.batches(images, (name,)):
-        rows.append(vectors(model, name, arrays[name], pooled=pooled))
-        indices.append(batch.indices)
-    if not rows:
+    there = collect_on_device(model, images, name, pooled)
+    if there is not None:
+        rows, kept = there
+        array = model.space.to_host(rows)
+    else:
+        rows, (array, kept) = None, _collect(model, images, name, pooled)
+    if not len(kept):
         raise InputError("none of the images can be read", where="images")
-    kept = np.concatenate(indices)
-    return Features(
+    found = Features(
         value=name,
-        array=np.concatenate(rows),
+        array=array,
         indices=kept,
         pooled=pooled,
         names=tuple(images.names[index] for index in kept),
@@ -57,6 +58,20 @@ def features(model: Model, images: ImageSet, *, value: str | None = None, pool: 
         class_names=images.folder_names,
         provenance=model.provenance("features", {"value": name, "pool": pooled}),
     )
+    keep_on_device(found, model, rows)
+    return found
+
+
+def _collect(model: Model, images: ImageSet, name: str, pooled: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Vectors on the host, and the numbers of the images that could be read."""
+    rows: list[NDArray[Any]] = []
+    indices: list[NDArray[np.int64]] = []
+    for batch, arrays in model.batches(images, (name,)):
+        rows.append(vectors(model, name, arrays[name], pooled=pooled))
+        indices.append(batch.indices)
+    if not rows:
+        return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
+    return np.concatenate(rows), np.concatenate(indices)
 
 
 def chosen_value(model: Model, value: str | None, pool: bool | None) -> tuple[str, bool]:

@@ -70,7 +70,7 @@ def gradient_coverage(
         shapes = {value.name: model.shapes()[value.name] for value in model.inputs}
         found = coverage_of_graph(
             model.gradients.normalized.proto, model.gradients.facts(shapes), targets=[derived], wrt=[by], rules=rules,
-            tensors=model.gradients.numbers, where=model.name,
+            tensors=model.gradients.normalized.weights, where=model.name,
         )  # fmt: skip
     except OnnxvizError as error:
         return GradientCoverage(derived, by, {}, (), 0, str(error))

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import InputError
 from onnxviz.inputs.images import ImageSet
-from onnxviz.methods.nearest_neighbors import NearestNeighbors
-from onnxviz.methods.nearest_others import Found, made_from, nearest_others, thumbnails
+from onnxviz.methods.nearest_others import Found, made_from, nearest_others, search_among, thumbnails
 from onnxviz.results import Features, NearDuplicates
 from onnxviz.results.provenance import IntArray
 
@@ -98,7 +97,7 @@ def near_duplicates(
         raise InputError("too few neighbours", where="n_neighbors", got=repr(n_neighbors), allowed="2 or more")
     k = min(n_neighbors, available)
 
-    fitted = functools.cache(lambda: NearestNeighbors(metric=metric).fit(other.array))
+    fitted = functools.cache(lambda: search_among(other, metric=metric))
 
     def search(rows: IntArray, k: int) -> Found:
         distances, indices = fitted().kneighbors(first.array[rows], k)

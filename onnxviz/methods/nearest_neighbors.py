@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxviz import backend
 from onnxviz.errors import InputError
 from onnxviz.inputs.feature_bank import FeatureBank
+from onnxviz.methods.device_search import DeviceSearch, is_on_device, search_device
 from onnxviz.methods.index_files import bank_codes, bank_rows, read_index, write_index
 from onnxviz.methods.index_training import sample_rows, train
 
@@ -37,12 +38,19 @@ class NearestNeighbors:
         every row, itself included.
     n_jobs : int or None
         Threads; None and -1 mean all cores. No answer depends on it.
+    device : str or None
+        Who searches: ``"cpu"``, or a CUDA device ``"cuda:N"``, to which rows of the host are carried. None: where the
+        rows are; arrays on a device are any with ``__dlpack__`` or ``__cuda_array_interface__``, such as torch's and
+        cupy's. The answers are the same, and numpy's, in either case. What a device does not do (radii, banks on disk,
+        saving, pickling) is refused.
 
     Attributes
     ----------
     n_features_in_, n_samples_fit_ : int
         Columns and rows of the fitted matrix.
     effective_metric_ : str
+    device_ : str
+        ``"cpu"`` or ``"cuda:N"``: who searches.
 
     Notes
     -----
@@ -51,13 +59,23 @@ class NearestNeighbors:
     fitted matrix is kept by reference where it is C-contiguous float32 or float64: leave it unchanged.
     """
 
+    _bank: backend.RealMatrix | FeatureBank
+    _index: backend.NeighborIndex | DeviceSearch
+
     def __init__(
-        self, n_neighbors: int = 5, *, radius: float = 1.0, metric: str = "euclidean", n_jobs: int | None = None
+        self,
+        n_neighbors: int = 5,
+        *,
+        radius: float = 1.0,
+        metric: str = "euclidean",
+        n_jobs: int | None = None,
+        device: str | None = None,
     ) -> None:
         self.n_neighbors = n_neighbors
         self.radius = radius
         self.metric = metric
         self.n_jobs = n_jobs
+        self.device = device
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_neighbors={self.n_neighbors}, metric={self.metric!r})"
@@ -67,7 +85,7 @@ class NearestNeighbors:
 
         Parameters
         ----------
-        X : (n, d) array of real numbers, or FeatureBank
+        X : (n, d) array of real numbers, on the host or on a CUDA device, or FeatureBank
             Of a bank on disk, about a fifth of its size is kept in memory and a quarter in an unnamed file beside it;
             the rows themselves are read as they are needed.
         y : ignored
@@ -79,11 +97,16 @@ class NearestNeighbors:
         InputError
             ``X`` is empty, has not two axes, is sparse or complex, or holds NaN or infinity (the row is named).
         LimitError
-            The disk of a bank is full.
+            The disk of a bank is full, or the device has too little memory.
+        DeviceError
+            The device cannot be used.
         """
         self._check_parameters()
+        number = search_device(self.device, X)
+        if number is not None:
+            return self._fit_on_device(X, number, progress)
         if isinstance(X, FeatureBank):
-            self._bank: backend.RealMatrix | FeatureBank = X
+            self._bank = X
             rows: backend.RealMatrix | backend.RowFiles = bank_rows(X)
         else:
             self._bank = rows = _real_matrix(X, "X")
@@ -96,7 +119,20 @@ class NearestNeighbors:
             rows, metric=self.metric, setup=setup, codes=codes, threads=self._threads(), progress=progress
         )
         self.n_samples_fit_, self.n_features_in_ = int(count), int(columns)
-        self.effective_metric_ = self.metric
+        self.effective_metric_, self.device_ = self.metric, "cpu"
+        return self
+
+    def _fit_on_device(self, X: Any, number: int, progress: Progress | None) -> NearestNeighbors:
+        if isinstance(X, FeatureBank):
+            raise InputError(
+                "a bank on disk is searched by the CPU", where="X", got=f"device={self.device!r}",
+                next_step="Leave device out, or pass bank[:] where the device has the memory",
+            )  # fmt: skip
+        self._index = DeviceSearch(X if is_on_device(X) else _real_matrix(X, "X"), number, metric=self.metric)
+        self.n_samples_fit_, self.n_features_in_ = self._index.shape
+        self.effective_metric_, self.device_ = self.metric, f"cuda:{number}"
+        if progress is not None:
+            progress(self.n_samples_fit_, self.n_samples_fit_)
         return self
 
     def kneighbors(
@@ -112,7 +148,7 @@ class NearestNeighbors:
         Parameters
         ----------
         X : (q, d) array of real numbers, or None
-            None asks for the neighbours of each fitted row, itself left out.
+            None asks for the neighbours of each fitted row, itself left out. On a CUDA device only where it searches.
         n_neighbors : int or None
             None takes the constructor's.
         return_distance : bool
@@ -140,7 +176,15 @@ class NearestNeighbors:
                 allowed=f"1 to {available}" + ("" if X is not None else " (each row itself is left out)"),
             )  # fmt: skip
         k = int(wanted)
-        if X is None:
+        if isinstance(self._index, DeviceSearch):
+            distances, indices = (
+                self._index.query_all_rows(k + 1, progress)
+                if X is None
+                else self._index.query(self._queries(X, "kneighbors"), k)
+            )
+            if X is None:
+                distances, indices = leave_out(np.arange(self.n_samples_fit_), distances, indices)
+        elif X is None:
             distances, indices = self._index.query_all_rows(k + 1, threads=self._threads(), progress=progress)
             distances, indices = leave_out(np.arange(self.n_samples_fit_), distances, indices)
         else:
@@ -224,6 +268,8 @@ class NearestNeighbors:
             The disk is full; nothing is left then.
         """
         self._check_fitted()
+        if isinstance(self._index, DeviceSearch):
+            raise self._on_device_only("is not saved")
         write_index(folder, self._bank, self._index, self.get_params(), self.effective_metric_)
 
     @classmethod
@@ -237,7 +283,7 @@ class NearestNeighbors:
         """
         bank, index, parameters, metric = read_index(folder)
         found = cls(**parameters)
-        found._bank, found._index, found.effective_metric_ = bank, index, metric
+        found._bank, found._index, found.effective_metric_, found.device_ = bank, index, metric, "cpu"
         found.n_samples_fit_, found.n_features_in_ = (int(size) for size in bank.shape)
         return found
 
@@ -245,10 +291,13 @@ class NearestNeighbors:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - there are no nested estimators
         """The constructor's parameters and their values."""
-        return {"n_neighbors": self.n_neighbors, "radius": self.radius, "metric": self.metric, "n_jobs": self.n_jobs}
+        return {
+            "n_neighbors": self.n_neighbors, "radius": self.radius, "metric": self.metric, "n_jobs": self.n_jobs,
+            "device": self.device,
+        }  # fmt: skip
 
     def set_params(self, **parameters: Any) -> NearestNeighbors:
-        """Change parameters of the constructor; ``metric`` takes effect at the next :meth:`fit`."""
+        """Change parameters of the constructor; ``metric`` and ``device`` take effect at the next :meth:`fit`."""
         known = self.get_params()
         for name, value in parameters.items():
             if name not in known:
@@ -269,6 +318,8 @@ class NearestNeighbors:
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
         if "_index" in state:
+            if isinstance(self._index, DeviceSearch):
+                raise self._on_device_only("does not pickle")
             if isinstance(self._bank, FeatureBank):
                 raise InputError(
                     "an index of a bank on disk does not pickle", where=type(self).__name__,
@@ -290,8 +341,18 @@ class NearestNeighbors:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _queries(self, X: Any, where: str) -> backend.RealMatrix:
-        queries = _real_matrix(X, "X")
+    def _on_device_only(self, what: str) -> InputError:
+        return InputError(
+            f"an index on a CUDA device {what}", where=type(self).__name__, got=f"one on {self.device_}",
+            next_step="Fit it with device='cpu' on rows of the host",
+        )  # fmt: skip
+
+    def _queries(self, X: Any, where: str) -> Any:
+        queries = (
+            self._index.matrix(X if is_on_device(X) else _real_matrix(X, "X"), "X")
+            if isinstance(self._index, DeviceSearch)
+            else _real_matrix(X, "X")
+        )
         if queries.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {queries.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
@@ -302,6 +363,8 @@ class NearestNeighbors:
 
     def _within(self, X: Any, radius: float | None) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         self._check_fitted()
+        if isinstance(self._index, DeviceSearch):
+            raise self._on_device_only("answers no radii")
         wanted = self.radius if radius is None else radius
         try:
             reach = float(wanted)
@@ -353,7 +416,7 @@ class KNeighborsTransformer(NearestNeighbors):
     ----------
     mode : str
         ``"distance"`` or ``"connectivity"``.
-    n_neighbors, metric, n_jobs
+    n_neighbors, metric, n_jobs, device
         As in :class:`NearestNeighbors`.
 
     Notes
@@ -371,8 +434,9 @@ class KNeighborsTransformer(NearestNeighbors):
         radius: float = 1.0,
         metric: str = "euclidean",
         n_jobs: int | None = None,
+        device: str | None = None,
     ) -> None:
-        super().__init__(n_neighbors, radius=radius, metric=metric, n_jobs=n_jobs)
+        super().__init__(n_neighbors, radius=radius, metric=metric, n_jobs=n_jobs, device=device)
         self.mode = mode
 
     def transform(self, X: Any) -> Any:
@@ -434,6 +498,11 @@ def _real_matrix(X: Any, name: str) -> backend.RealMatrix:
         raise InputError(
             "sparse data is not supported", where=name, got=type(X).__name__, allowed="a dense array",
             next_step=f"Pass {name}.toarray()",
+        )  # fmt: skip
+    if is_on_device(X):
+        raise InputError(
+            "the array is on a CUDA device, and the CPU searches", where=name, got=type(X).__name__,
+            allowed="an array of the host", next_step="Copy it there, or fit with device='cuda'",
         )  # fmt: skip
     array = np.asarray(X)
     if array.dtype.kind == "O":

@@ -10,13 +10,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, LimitError
 from onnxviz.inputs.images import ImageSet
+from onnxviz.methods.device_features import searched_rows
 from onnxviz.methods.nearest_neighbors import NearestNeighbors
 from onnxviz.results import Features, Provenance
 from onnxviz.results.provenance import FloatArray
 
-__all__ = ["Found", "labelled_others", "made_from", "nearest_others", "thumbnails"]
+__all__ = ["Found", "index_of", "labelled_others", "made_from", "nearest_others", "search_among", "thumbnails"]
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 """(images, k) distances and row numbers, nearest first."""
@@ -40,7 +41,8 @@ def nearest_others(features: Features, n_neighbors: int, metric: str) -> Found:
     _check_count(n_neighbors, others)
     known = _searches.setdefault(features, {})
     if metric not in known or known[metric][1].shape[1] < n_neighbors:
-        known[metric] = _search(features.array, min(max(n_neighbors, _AT_LEAST), others), metric)
+        index = search_among(features, metric=metric)
+        known[metric] = _others(index, min(max(n_neighbors, _AT_LEAST), others))
     distances, indices = known[metric]
     return distances[:, :n_neighbors], indices[:, :n_neighbors]
 
@@ -72,7 +74,8 @@ def labelled_others(features: Features, n_neighbors: int, metric: str) -> tuple[
     k = min(n_neighbors, len(rows) - 1)
     if len(rows) == len(classes):
         return rows, nearest_others(features, k, metric)
-    distances, indices = _search(features.array[rows], k, metric)
+    array, (_, device) = features.array[rows], searched_rows(features)
+    distances, indices = _others(index_of(array, array, device, metric=metric), k)
     return rows, (distances, rows[indices])
 
 
@@ -84,8 +87,34 @@ def _check_count(n_neighbors: int, most: int) -> None:
         )  # fmt: skip
 
 
-def _search(array: FloatArray, k: int, metric: str) -> Found:
-    distances, indices = NearestNeighbors(k, metric=metric).fit(array).kneighbors()
+def search_among(features: Features, **parameters: Any) -> NearestNeighbors:
+    """An index of the rows of ``features``, on the device that computed them."""
+    return index_of(features.array, *searched_rows(features), **parameters)
+
+
+def index_of(rows: FloatArray, there: Any, device: str | None, **parameters: Any) -> NearestNeighbors:
+    """An index of rows.
+
+    Parameters
+    ----------
+    rows : (n, d) array of the host
+    there : (n, d) array of the host or of ``device``
+        The same rows.
+    device : str or None
+        Who searches; the CPU does where there is no memory left, and where it is None.
+    **parameters
+        Those of :class:`NearestNeighbors`.
+    """
+    if device is not None:
+        try:
+            return NearestNeighbors(**parameters, device=device).fit(there)
+        except LimitError:
+            pass
+    return NearestNeighbors(**parameters).fit(rows)
+
+
+def _others(index: NearestNeighbors, k: int) -> Found:
+    distances, indices = index.kneighbors(n_neighbors=k)
     return distances, indices
 
 

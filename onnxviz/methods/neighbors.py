@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from onnxviz.errors import InputError
 from onnxviz.inputs.image_set import priority
 from onnxviz.inputs.images import ImageSet
+from onnxviz.methods.device_features import searched_rows
 from onnxviz.methods.features import features
 from onnxviz.methods.nearest_neighbors import NearestNeighbors, leave_out
+from onnxviz.methods.nearest_others import index_of
 from onnxviz.results import Neighbors
 from onnxviz.runtime.model import Model
 
@@ -79,8 +81,9 @@ def neighbors(
     chosen = np.sort(priority(vectors.classes, count, seed)[: min(queries, count)])
     found = {}
     accuracy: dict[str, float | None] = {}
-    for space, rows in (("features", vectors.array), ("pixels", pixels)):
-        index = NearestNeighbors(n_neighbors, metric=metric, n_jobs=model.threads).fit(rows)
+    there, device = searched_rows(vectors)
+    for space, rows, searched in (("features", vectors.array, there), ("pixels", pixels, pixels)):
+        index = index_of(rows, searched, device, n_neighbors=n_neighbors, metric=metric, n_jobs=model.threads)
         found[space] = leave_out(chosen, *index.kneighbors(rows[chosen], n_neighbors + 1))
         accuracy[space] = _leave_one_out_accuracy(rows, vectors.classes, index)
     shown = np.unique(np.concatenate([chosen, found["features"][1].ravel(), found["pixels"][1].ravel()]))
@@ -140,7 +143,10 @@ def _leave_one_out_accuracy(
     if classes is None or len(labelled) < 2:
         return None
     if len(labelled) < len(rows):
-        index = NearestNeighbors(index.n_neighbors, metric=index.metric, n_jobs=index.n_jobs).fit(rows[labelled])
+        some = rows[labelled]
+        index = index_of(
+            some, some, index.device, n_neighbors=index.n_neighbors, metric=index.metric, n_jobs=index.n_jobs
+        )
     _, indices = index.kneighbors(n_neighbors=min(index.n_neighbors, len(labelled) - 1))
     truth = classes[labelled]
     votes = truth[indices]

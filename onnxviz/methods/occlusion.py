@@ -26,6 +26,7 @@ from onnxviz.methods.patches import (
 )
 from onnxviz.methods.target import TargetLike, resolve_target
 from onnxviz.results import Occlusion, OcclusionStep
+from onnxviz.runtime.incremental import IncrementalRunner
 from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.model import Model
 
@@ -250,7 +251,7 @@ class _Question:
             yield from plain_scores(self.experiment)
             return
         try:
-            yield from incremental_scores(self.experiment, runner)
+            yield from incremental_scores(self.experiment, [runner, *self._other_runners()])
         except (ModelError, MemoryError) as error:
             # Whatever is wrong with the stages, whole runs may still be right; if not, they say so themselves.
             what = "memory ran out" if isinstance(error, MemoryError) else "a stage did not run"
@@ -260,7 +261,15 @@ class _Question:
     def _planned(self) -> PlannedPatch:
         if self.method == "plain":
             return PlannedPatch(None, None, "asked for")
-        return self.model.plan_patches(
+        return self._plan_on(self.model.parts[0])
+
+    def _other_runners(self) -> list[IncrementalRunner]:
+        """Those of the model's other devices; one that cannot be is done without."""
+        planned = [self._plan_on(part) for part in self.model.parts[1:]]
+        return [other.runner for other in planned if other.runner is not None]
+
+    def _plan_on(self, part: Model) -> PlannedPatch:
+        return part.plan_patches(
             self.experiment.values, self.experiment.image, self.patches.flat, self.patches.grid, memory=self.memory
         )
 

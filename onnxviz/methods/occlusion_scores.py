@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz import backend
 from onnxviz.errors import LimitError
 from onnxviz.methods.patches import Patches
 from onnxviz.methods.target import Target
 from onnxviz.runtime.incremental import IncrementalRunner
 from onnxviz.runtime.model import Model
-from onnxviz.runtime.sessions import OutOfMemory
+from onnxviz.runtime.sessions import OutOfMemory, Watch
+from onnxviz.runtime.several import in_turn
 
 __all__ = ["Experiment", "Scores", "incremental_scores", "plain_scores"]
 
@@ -70,22 +70,53 @@ class Scores:
     labels: Indices | None
 
 
-def incremental_scores(experiment: Experiment, runner: IncrementalRunner) -> Iterator[Scores]:
-    """Compute only what the patch can change; the image without a patch is in the first part, as position -1."""
-    with experiment.model.watch() as watch:
+def incremental_scores(experiment: Experiment, runners: Sequence[IncrementalRunner]) -> Iterator[Scores]:
+    """Compute only what the patch can change; the image without a patch is in the first part, as position -1.
+
+    Several runners, one for each device, take a share of every pass.
+    """
+
+    def share(number: int, watch: Watch) -> Iterator[Scores]:
+        runner = runners[number]
+        split = [np.array_split(positions, len(runners))[number] for positions in experiment.order]
+        passes = [positions for positions in split if len(positions)]
         originals = runner.originals(experiment.image, watch)
-        for positions, outputs in runner.positions(originals, experiment.fills, experiment.order, watch):
+        for positions, outputs in runner.positions(originals, experiment.fills, passes, watch):
             yield experiment.read(positions, outputs)
+
+    with experiment.model.watch() as watch:
+        yield from in_turn([share(number, watch) for number in range(len(runners))])
 
 
 def plain_scores(experiment: Experiment) -> Iterator[Scores]:
-    """Run the whole network at every position, in batches; the image without a patch is in the first, as -1."""
-    model = experiment.model
+    """Run the whole network at every position, in batches; the image without a patch is in the first, as -1.
+
+    Several devices take the batches in turn.
+    """
+    parts, size = experiment.model.parts, experiment.model.batch_size
+    order = np.concatenate([CLEAN, *experiment.order])
+    if len(parts) == 1:
+        yield from _plain_share(experiment, parts[0], order)
+        return
+    batches = np.split(order, range(size, len(order), size))
+    dealt = [batches[number :: len(parts)] for number in range(len(parts))]
+    yield from in_turn(
+        [
+            _plain_share(experiment, part, np.concatenate(share))
+            for part, share in zip(parts, dealt, strict=True)
+            if share
+        ]
+    )
+
+
+def _plain_share(experiment: Experiment, model: Model, order: Indices) -> Iterator[Scores]:
+    """Positions on one device."""
     channels_last = model.preprocess is not None and model.preprocess.layout == "NHWC"
     # An empty box leaves the image as it is: it is scored in the same batches as all others.
     boxes = np.concatenate([experiment.patches.flat, np.zeros((1, 4), np.int64)])
-    order = np.concatenate([CLEAN, *experiment.order])
     own_fills = experiment.patches.regions is not None
+    # Carried to the device once; batches are made there.
+    image, fill = model.space.put(experiment.image), model.space.put(experiment.fill)
     size = model.batch_size
     start = 0
     while start < len(order):
@@ -99,12 +130,13 @@ def plain_scores(experiment: Experiment) -> Iterator[Scores]:
                     rows = model.fixed_batch or len(positions)
                     # Rows that a fixed batch has too many repeat the last box; their answers are dropped.
                     padded = np.concatenate([positions, np.repeat(positions[-1:], rows - len(positions))])
+                    batch = bound.room(rows)
                     if own_fills:
-                        bound.buffer[:rows] = experiment.fills(padded)
+                        bound.space.write(batch, experiment.fills(padded))
                     else:
-                        backend.fill_occluded(
-                            experiment.image, experiment.fill, boxes[padded], bound.buffer,
-                            channels_last=channels_last, previous=previous, threads=model.threads or 0,
+                        bound.space.fill_occluded(
+                            image, fill, boxes[padded], batch, channels_last=channels_last, previous=previous,
+                            threads=model.threads or 0,
                         )  # fmt: skip
                         # Rows beyond a smaller first batch hold nothing yet.
                         previous = boxes[padded] if at_once == size else None

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.disk import write_file
+from onnxviz.disk import replace_file, write_file
 from onnxviz.errors import InputError
-from onnxviz.graph.loading import ExternalWeights
+from onnxviz.graph.detached import lay_out
 from onnxviz.graph.shuffled import WeightedLayer, shuffle_weights, weighted_layers
 from onnxviz.methods.control_maps import edge_map
 from onnxviz.methods.planted_cause import Explain, map_of
@@ -22,6 +22,9 @@ from onnxviz.runtime.model import Model
 from onnxviz.runtime.opening import load
 
 __all__ = ["randomization_check", "rank_correlation"]
+
+_WEIGHTS = "weights.bin"
+"""File beside a shuffled network that holds its heavy weights."""
 
 
 def randomization_check(
@@ -140,8 +143,11 @@ def _as_network(model: Model) -> Model:
 def _shuffled(model: Model, shown: Model, layers: Sequence[WeightedLayer], seed: int, folder: Path) -> Model:
     names = [name for layer in layers for name in layer.weights]
     outputs = [value.name for value in model.outputs]
-    copy = shuffle_weights(model.loaded.proto, names, outputs, seed=seed, external=ExternalWeights(model.loaded))
+    loaded = model.loaded
+    copy, weights = shuffle_weights(loaded.proto, names, outputs, seed=seed, weights=loaded.weights)
     path = folder / f"{model.path.stem}.shuffled.onnx"
+    if parts := lay_out(copy, weights, _WEIGHTS):
+        replace_file(folder / _WEIGHTS, *(part.data for part in parts))
     write_file(path, copy.SerializeToString())
     return _opened(shown, path, shown.preprocess)
 

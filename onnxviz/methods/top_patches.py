@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxviz import backend
 from onnxviz.errors import InputError
 from onnxviz.graph.regions import ReceptiveField, receptive_field
 from onnxviz.inputs.images import ImageSet
 from onnxviz.results import TopPatches
 from onnxviz.runtime.model import Model
+from onnxviz.runtime.spaces import CudaSpace
 
 __all__ = ["merge_top_patches", "top_patches"]
 
@@ -71,12 +73,12 @@ def top_patches(
     name = model.value(value).name
     field = _field(model, name)
     followed = _channels(channels, field.channels, name)
-    best = _Best.empty(len(followed), k)
-    seen = 0
-    for batch, arrays in model.batches(images, (name,)):
-        maps = model.channel_first(name, arrays[name])
-        best = best.after(maps, followed, batch.indices, per_image)
-        seen += len(batch.indices)
+    on_device = per_image == 1 and _maxima_on_device(model, name)
+    best, seen = (
+        _best_on_device(model, images, name, followed, k)
+        if on_device
+        else _best_on_host(model, images, name, followed, k, per_image)
+    )
     if not seen:
         raise InputError("none of the images can be read", where="images")
     found = best.image >= 0
@@ -105,6 +107,47 @@ def top_patches(
             },
         ),
     )
+
+
+def _best_on_host(
+    model: Model, images: ImageSet, name: str, followed: NDArray[np.int64], k: int, per_image: int
+) -> tuple[_Best, int]:
+    """The strongest units of all images, and how many images there were."""
+    best = _Best.empty(len(followed), k)
+    seen = 0
+    for batch, arrays in model.batches(images, (name,)):
+        maps = model.channel_first(name, arrays[name])
+        best = best.after(maps, followed, batch.indices, per_image)
+        seen += len(batch.indices)
+    return best, seen
+
+
+def _maxima_on_device(model: Model, name: str) -> bool:
+    """Whether the maps can stay where they were computed: of a kind, and in an order, that its kernels read."""
+    axes = len(model.shapes()[name])
+    return (
+        model.stays_on_device
+        and model.dtypes()[name] in ("float32", "float16", "bfloat16")
+        and axes >= 2
+        and model.channel_axis(name) in (1, axes - 1)
+    )
+
+
+def _best_on_device(
+    model: Model, images: ImageSet, name: str, followed: NDArray[np.int64], k: int
+) -> tuple[_Best, int]:
+    """The same, and only the best come to the host."""
+    assert isinstance(model.space, CudaSpace)
+    shape = model.shapes()[name]
+    axis = model.channel_axis(name)
+    top = backend.TopValuesOnDevice(shape[axis], k, model.space.stream)
+    seen = 0
+    for batch, arrays in model.batches(images, (name,), to_host=False):
+        top.take(arrays[name], batch.indices, channels_last=axis > 1)
+        model.space.settle()
+        seen += len(batch.indices)
+    score, image, unit = top.best()
+    return _Best(score[followed], image[followed], unit[followed]), seen
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,11 @@ def variant_scores(
             with model.filler(target.values) as bound:
                 while start < count:
                     n = min(size, count - start)
-                    rows = model.fixed_batch or n
-                    write(start, bound.buffer[:n])
+                    rows = bound.buffer[: model.fixed_batch or n]
+                    write(start, rows[:n])
                     # Rows that a fixed batch has too many repeat the last variant; their answers are dropped.
-                    bound.buffer[n:rows] = bound.buffer[n - 1]
-                    scores = np.asarray(target.score(bound.run(rows))[:n], np.float64)
+                    rows[n:] = rows[n - 1]
+                    scores = np.asarray(target.score(bound.run_rows(rows))[:n], np.float64)
                     yield start, scores
                     start += n
         except OutOfMemory as error:

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from onnxviz.errors import LimitError, UnsupportedOperatorError
@@ -21,7 +20,7 @@ from onnxviz.graph.gradient.rule_set import RuleSet
 from onnxviz.graph.taps import expose
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.probing import relative_difference
-from onnxviz.runtime.sessions import OutOfMemory, Session, Watch, open_session, ort_values
+from onnxviz.runtime.sessions import OutOfMemory, Session, Watch, open_session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -58,8 +57,9 @@ class GradientSession:
     def __init__(
         self, session: Session, graph: GradientGraph, facts: ValueFacts, values: Sequence[str], *, where: str
     ) -> None:
-        self._session, self._graph, self._facts, self._where = session, graph, facts, where
+        self._session, self._facts, self._where = session, facts, where
         self.targets, self.wrt, self.values = tuple(graph.seeds), tuple(graph.gradients), tuple(values)
+        self._seeds = dict(graph.seeds)
         self._outputs = [*graph.gradients.values(), *self.values]
         self._weights = {tensor.name for tensor in graph.proto.graph.initializer}
 
@@ -85,7 +85,7 @@ class GradientSession:
         (dict of value name to array, dict of value name to array)
             Gradients, each in its value's shape, and the values asked for.
         """
-        fed = dict(feeds) | {self._graph.seeds[name]: seed for name, seed in seeds.items()}
+        fed = dict(feeds) | {self._seeds[name]: seed for name, seed in seeds.items()}
         found = self._session.run_watched(self._outputs, fed, watch)
         count = len(self.wrt)
         return dict(zip(self.wrt, found[:count], strict=True)), dict(zip(self.values, found[count:], strict=True))
@@ -168,10 +168,8 @@ class GradientSessions:
         How many it must have where it may not.
     device : Device
     threads : int or None
-    data_directory : str or None
-        Absolute folder of the external data.
-    external : mapping of name to array
-        Weights in external data, read when they are asked for.
+    weights : mapping of name to array
+        What lies beside the graph.
     probe : callable
         Number of rows → feeds.
     """
@@ -186,14 +184,13 @@ class GradientSessions:
         rows: int,
         device: Device,
         threads: int | None,
-        data_directory: str | None,
-        external: Mapping[str, NDArray[Any]],
+        weights: Arrays,
         probe: Callable[[int], dict[str, NDArray[Any]]],
     ) -> None:
         self._graph, self._where, self._names = graph, where, tuple(outputs)
         self._free_batch, self._rows = free_batch, rows
-        self._device, self._threads, self._data_directory = device, threads, data_directory
-        self._external, self._probe = external, probe
+        self._device, self._threads = device, threads
+        self._weights, self._probe = weights, probe
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._facts: OrderedDict[tuple[Any, ...], ValueFacts] = OrderedDict()
@@ -250,7 +247,7 @@ class GradientSessions:
         UnsupportedOperatorError
             It does not compute the same.
         """
-        normalized = normalize(self._graph, where=self._where)
+        normalized = normalize(self._graph, where=self._where, weights=self._weights)
         feeds = self._probe(1 if self._free_batch else self._rows)
         expected, found = (
             self._open(proto, normalized.weights, optimize=False).run(self._names, feeds, None)
@@ -267,11 +264,6 @@ class GradientSessions:
                 )  # fmt: skip
         return normalized
 
-    @property
-    def numbers(self) -> Mapping[str, NDArray[Any]]:
-        """The large weights, wherever they lie."""
-        return _Numbers(self.normalized.weights, self._external)
-
     @cached_property
     def _weight_bytes(self) -> int:
         return sum(array.nbytes for array in self.normalized.weights.values())
@@ -285,7 +277,7 @@ class GradientSessions:
         facts = self._known_facts(sides, shapes)
         graph = build_gradient_graph(
             self.normalized.proto, facts, targets=targets, wrt=wrt, values=values, rules=rules,
-            tensors=self.numbers, where=self._where,
+            tensors=self.normalized.weights, where=self._where,
         )  # fmt: skip
         session = self._open(graph.proto, {**self.normalized.weights, **graph.weights}, optimize=True)
         return GradientSession(session, graph, facts, values, where=self._where)
@@ -323,14 +315,10 @@ class GradientSessions:
             runs.append((rows, found))
         return runs
 
-    def _open(self, proto: ModelProto, weights: Mapping[str, NDArray[Any]], *, optimize: bool) -> Session:
-        needed = {tensor.name for tensor in proto.graph.initializer}
-        shared: dict[str, onnxruntime.OrtValue] = ort_values(
-            {name: array for name, array in weights.items() if name in needed}
-        )
+    def _open(self, proto: ModelProto, weights: Arrays, *, optimize: bool) -> Session:
         return open_session(
-            proto.SerializeToString(), where=self._where, device=self._device, threads=self._threads,
-            data_directory=self._data_directory, optimize=optimize, weights=shared,
+            proto, where=self._where, device=self._device, threads=self._threads, weights=weights, optimize=optimize,
+            lean=True,
         )  # fmt: skip
 
     def _sides(self, shapes: Mapping[str, Sequence[int]]) -> tuple[Any, ...]:
@@ -342,26 +330,6 @@ class GradientSessions:
             _LEFT_BY_FORK.append((self._sessions, self._lock))
             self._sessions, self._lock = OrderedDict(), threading.RLock()
             self._process = os.getpid()
-
-
-class _Numbers(Mapping[str, NDArray[Any]]):
-    """Weights beside the graph and weights in external data, which are read when they are asked for."""
-
-    def __init__(self, beside: Arrays, external: Arrays) -> None:
-        self._beside, self._external = beside, external
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return self._beside[name] if name in self._beside else self._external[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._beside or name in self._external
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._beside
-        yield from self._external
-
-    def __len__(self) -> int:
-        return len(self._beside) + len(self._external)
 
 
 _LEFT_BY_FORK: list[object] = []

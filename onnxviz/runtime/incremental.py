@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz import backend
 from onnxviz.graph.incremental.plan import Plan
 from onnxviz.graph.incremental.stages import Overlay, Stage
 from onnxviz.graph.taps import expose
-from onnxviz.runtime.bound_batch import aligned_empty
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.optimized import OptimizedGraph
 from onnxviz.runtime.sessions import Session, Watch, open_session
+from onnxviz.runtime.spaces import Array, Space, space_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,6 +29,8 @@ __all__ = ["IncrementalRunner"]
 Arrays = dict[str, NDArray[Any]]
 Indices = NDArray[np.int64]
 Fills = Callable[[Indices], NDArray[Any]]
+Maps = dict[str, Array]
+"""Value to map, in the space of the device."""
 
 
 _CLEAN = -1
@@ -67,6 +68,7 @@ class IncrementalRunner:
         self._facts = graph.facts
         self._image_axes = len(self._facts.shapes[self._facts.source]) - 1
         self._where, self._device, self._workers = where, device, workers
+        self._space = space_of(device)
         self._weights = graph.weights
         self._sessions = [self._open(stage) for stage in (*self._stages.before, self._stages.tail)]
         self._originals = self._open_originals()
@@ -77,7 +79,7 @@ class IncrementalRunner:
     def _open(self, stage: Stage) -> Session | None:
         if stage.proto is None:
             return None
-        return self._session(stage.proto, stage.initializers, threads=1)
+        return self._session(stage.proto, threads=1)
 
     def _open_originals(self) -> Session | None:
         names = [name for name in self._stages.originals if name != self._facts.source]
@@ -87,27 +89,26 @@ class IncrementalRunner:
         # onnxruntime splits the powers of an LRN among its threads, and where it cuts they are computed by another
         # routine, whose last bit may differ. One thread keeps answers independent of the number of workers.
         threads = 1 if any(node.op_type == "LRN" for node in proto.graph.node) else self._workers
-        return self._session(proto, [tensor.name for tensor in proto.graph.initializer], threads=threads)
+        return self._session(proto, threads=threads)
 
-    def _session(self, proto: ModelProto, initializers: Sequence[str], *, threads: int) -> Session:
+    def _session(self, proto: ModelProto, *, threads: int) -> Session:
         return open_session(
-            proto.SerializeToString(), where=self._where, device=self._device, threads=threads, data_directory=None,
+            proto, where=self._where, device=self._device, threads=threads, weights=self._weights,
             optimize=not self._facts.bitwise, alone=False,
-            weights={name: self._weights[name] for name in initializers if name in self._weights},
         )  # fmt: skip
 
     # -- one image ----------------------------------------------------------------------------------------------------
 
-    def originals(self, image: NDArray[Any], watch: Watch) -> Arrays:
+    def originals(self, image: NDArray[Any], watch: Watch) -> Maps:
         """What the network computes of the image as it is, (1, ...) per value, wherever windows have surroundings."""
-        found: Arrays = {self._facts.source: image[np.newaxis]}
+        found: Maps = {self._facts.source: self._space.put(image[np.newaxis])}
         if self._originals is not None:
             names = [name for name in self._stages.originals if name != self._facts.source]
-            found |= zip(names, self._originals.run_watched(names, found, watch), strict=True)
+            found |= zip(names, self._space.run(self._originals, names, found, watch), strict=True)
         return found
 
     def positions(
-        self, originals: Arrays, fills: Fills, passes: Sequence[Indices], watch: Watch
+        self, originals: Maps, fills: Fills, passes: Sequence[Indices], watch: Watch
     ) -> Iterator[tuple[Indices, Arrays]]:
         """Compute the wanted values with the patch at each position, and without it as position -1.
 
@@ -173,13 +174,13 @@ class IncrementalRunner:
             yield unit
 
     def _unit(
-        self, unit: list[_Run], originals: Arrays, fills: Fills, watch: Watch, stop: threading.Event
+        self, unit: list[_Run], originals: Maps, fills: Fills, watch: Watch, stop: threading.Event
     ) -> tuple[Indices, Arrays]:
         positions = np.concatenate([run.positions for run in unit])
         try:
             buffers = self._spare.get_nowait()
         except Empty:
-            buffers = _Buffers()
+            buffers = _Buffers(self._space)
         maps = {
             overlay.name: buffers.whole(overlay, len(positions), self._facts.dtypes[overlay.source])
             for overlay in self._stages.tail.overlays
@@ -189,10 +190,10 @@ class IncrementalRunner:
             if stop.is_set():
                 return positions, {}  # nobody waits for it
             rows = slice(done, done + len(run.positions))
-            part = {name: array[rows] for name, array in maps.items()}
+            part = {name: self._space.rows(array, rows.start, rows.stop) for name, array in maps.items()}
             if run.group == _CLEAN:
                 for overlay in self._stages.tail.overlays:
-                    part[overlay.name][:] = originals[overlay.source]
+                    self._space.write(part[overlay.name], originals[overlay.source])
             else:
                 self._before_tail(run, originals, fills, part, buffers, watch)
             done = rows.stop
@@ -201,10 +202,10 @@ class IncrementalRunner:
         return positions, found
 
     def _before_tail(
-        self, run: _Run, originals: Arrays, fills: Fills, maps: Arrays, buffers: _Buffers, watch: Watch
+        self, run: _Run, originals: Maps, fills: Fills, maps: Maps, buffers: _Buffers, watch: Watch
     ) -> None:
-        present: Arrays = {}
-        shown = fills(run.positions)
+        present: Maps = {}
+        shown = buffers.shown(fills(run.positions))
         for stage, session in zip(self._stages.before, self._sessions, strict=False):
             for overlay in stage.overlays:
                 dtype = self._facts.dtypes[overlay.source]
@@ -212,7 +213,7 @@ class IncrementalRunner:
                 self._overlay(overlay, run, originals, shown, present, present[overlay.name])
             if session is not None:
                 feeds = {name: present[name] for name in stage.inputs} | _shapes(stage, len(run.positions))
-                present |= zip(stage.outputs, session.run_watched(stage.outputs, feeds, watch), strict=True)
+                present |= zip(stage.outputs, self._space.run(session, stage.outputs, feeds, watch), strict=True)
             for name in stage.released:
                 present.pop(name, None)
                 buffers.give_back(name)
@@ -221,13 +222,11 @@ class IncrementalRunner:
         for name in present:
             buffers.give_back(name)
 
-    def _overlay(
-        self, overlay: Overlay, run: _Run, originals: Arrays, shown: NDArray[Any], present: Arrays, into: NDArray[Any]
-    ) -> None:
+    def _overlay(self, overlay: Overlay, run: _Run, originals: Maps, shown: Array, present: Maps, into: Array) -> None:
         of_image = overlay.source == self._facts.source
         source = overlay.source_size[run.group]
         window = overlay.size[run.group]
-        backend.overlay_windows(
+        self._space.overlay_windows(
             originals[overlay.source],
             shown if of_image else present[overlay.source],
             overlay.placements[run.positions],
@@ -235,17 +234,21 @@ class IncrementalRunner:
             layout=overlay.geometry.core_layout,
             source_size=(int(source[0]), int(source[1])),
             window_size=(int(window[0]), int(window[1])),
-            shared_source=of_image and shown.ndim == self._image_axes,
+            shared_source=of_image and len(shown.shape) == self._image_axes,
             border=overlay.border,
         )
 
-    def _finish(self, maps: Arrays, positions: int, watch: Watch) -> Arrays:
+    def _finish(self, maps: Maps, positions: int, watch: Watch) -> Arrays:
         tail, session = self._stages.tail, self._sessions[-1]
         found = dict(maps)
         if session is not None:
             feeds = {name: maps[name] for name in tail.inputs} | _shapes(tail, positions)
-            found |= zip(tail.outputs, session.run_watched(tail.outputs, feeds, watch), strict=True)
-        return {value: found[name] for value, name in self._stages.wanted.items()}
+            found |= zip(tail.outputs, self._space.run_to_host(session, tail.outputs, feeds, watch), strict=True)
+        return {
+            # A map that is wanted as it is has not been through a session.
+            value: self._space.to_host(found[name]) if name in maps else found[name]
+            for value, name in self._stages.wanted.items()
+        }
 
 
 def _shapes(stage: Stage, batch: int) -> Arrays:
@@ -258,37 +261,45 @@ def _shapes(stage: Stage, batch: int) -> Arrays:
 class _Buffers:
     """Memory of one worker, used again for window after window: what was just written is still in the cache."""
 
-    def __init__(self) -> None:
-        self._free: list[NDArray[np.uint8]] = []
-        self._lent: dict[str, NDArray[np.uint8]] = {}
-        self._whole: dict[str, NDArray[Any]] = {}
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._free: list[Array] = []
+        self._lent: dict[str, Array] = {}
+        self._whole: dict[str, Array] = {}
+        self._shown: tuple[NDArray[Any], Array] | None = None
 
-    def window(self, overlay: Overlay, run: _Run, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def shown(self, fill: NDArray[Any]) -> Array:
+        """The fill in the space; one that all positions share is carried there once."""
+        if self._shown is None or self._shown[0] is not fill:
+            self._shown = fill, self._space.put(fill)
+        return self._shown[1]
+
+    def window(self, overlay: Overlay, run: _Run, dtype: np.dtype[Any]) -> Array:
         """Memory for the overlay's windows of one run, shaped as onnxruntime is told."""
         rows, columns = (int(side) for side in overlay.size[run.group])
         geometry = overlay.geometry
         shape = geometry.layout.shape(len(run.positions), geometry.channels, rows, columns)
         wanted = len(run.positions) * geometry.window_bytes(rows, columns)
-        fitting = [place for place, memory in enumerate(self._free) if len(memory) >= wanted]
+        fitting = [place for place, memory in enumerate(self._free) if memory.nbytes >= wanted]
         if fitting:
-            memory = self._free.pop(min(fitting, key=lambda place: len(self._free[place])))
+            memory = self._free.pop(min(fitting, key=lambda place: self._free[place].nbytes))
         else:
             if self._free:
-                self._free.pop(max(range(len(self._free)), key=lambda place: len(self._free[place])))
-            memory = aligned_empty((wanted,), np.dtype(np.uint8))
+                self._free.pop(max(range(len(self._free)), key=lambda place: self._free[place].nbytes))
+            memory = self._space.empty((wanted,), np.dtype(np.uint8))
         self._lent[overlay.name] = memory
-        return memory[:wanted].view(dtype).reshape(shape)
+        return self._space.shaped(memory, shape, dtype)
 
     def give_back(self, name: str) -> None:
         """Take memory back that :meth:`window` gave for the overlay of that name; any other value is left alone."""
         if name in self._lent:
             self._free.append(self._lent.pop(name))
 
-    def whole(self, overlay: Overlay, positions: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def whole(self, overlay: Overlay, positions: int, dtype: np.dtype[Any]) -> Array:
         """Memory for whole maps of so many positions."""
         geometry = overlay.geometry
         kept = self._whole.get(overlay.name)
-        if kept is None or len(kept) < positions:
+        if kept is None or kept.shape[0] < positions:
             shape = geometry.layout.shape(positions, geometry.channels, geometry.rows, geometry.columns)
-            kept = self._whole[overlay.name] = aligned_empty(shape, dtype)
-        return kept[:positions]
+            kept = self._whole[overlay.name] = self._space.empty(shape, dtype)
+        return self._space.rows(kept, 0, positions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +61,8 @@ class IncrementalPlans:
         Threads that compute positions side by side.
     weight_bytes : int
         Size of the model's weights.
-    data_directory : str or None
-        Absolute folder of the external data.
-    verify : callable
-        Raises where the external data is not what it was when the model was opened.
+    weights : mapping of name to array
+        What lies beside the graph.
     """
 
     def __init__(
@@ -77,14 +75,12 @@ class IncrementalPlans:
         device: Device,
         workers: int,
         weight_bytes: int,
-        data_directory: str | None,
-        verify: Callable[[], None],
+        weights: Mapping[str, NDArray[Any]],
     ) -> None:
         self._tapped = tapped
         self._where, self._source, self._image_layout = where, source, image_layout
-        self._device, self._workers, self._data_directory = device, workers, data_directory
-        self._weight_bytes = weight_bytes
-        self._verify = verify
+        self._device, self._workers = device, workers
+        self._weight_bytes, self._weights = weight_bytes, weights
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._graphs: OrderedDict[tuple[Any, ...], OptimizedGraph | str] = OrderedDict()
@@ -159,13 +155,11 @@ class IncrementalPlans:
             try:
                 found = optimize_graph(
                     self._tapped(names), where=self._where, source=self._source, outputs=names, image=image[np.newaxis],
-                    image_layout=self._image_layout, device=self._device, data_directory=self._data_directory,
+                    image_layout=self._image_layout, device=self._device, weights=self._weights,
                     deadline=deadline,
                 )  # fmt: skip
             except (ModelError, UnsupportedOperatorError) as error:
                 found = f"the graph cannot be cut: {error}"
-            # Compared after onnxruntime has read it, so that a file swapped between check and use is noticed.
-            self._verify()
             self._graphs[key] = found
             while len(self._graphs) > _GRAPHS_KEPT:
                 self._graphs.popitem(last=False)

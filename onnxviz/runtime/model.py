@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +32,15 @@ from onnxviz.runtime.output import OutputContract
 from onnxviz.runtime.probing import numpy_dtype, probe_feeds, relative_difference
 from onnxviz.runtime.runner import Runner
 from onnxviz.runtime.sessions import Watch
+from onnxviz.runtime.several import in_turn, shares
+from onnxviz.runtime.spaces import Array, Space
 from onnxviz.runtime.versions import versions
 
 __all__ = ["Model"]
 
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
+K = TypeVar("K")
 
 
 class Model:
@@ -55,7 +60,7 @@ class Model:
     labels : tuple of str or None
         One name for each class.
     device, provider : str
-        Where it runs, and the onnxruntime execution provider that was got.
+        Where it runs (``"cuda:0,cuda:1"`` for several), and the onnxruntime execution provider that was got.
     image_input : ImageInput or None
         The input that takes the images.
     """
@@ -71,7 +76,7 @@ class Model:
         *,
         image_input: ImageInput | None,
         preprocess: Preprocess | None,
-        device: Device,
+        devices: Sequence[Device],
         threads: int | None,
         batch_size: int | None,
         arguments: Mapping[str, Any],
@@ -80,21 +85,26 @@ class Model:
         self.path: Path = loaded.path
         self.name = loaded.path.name
         self.sha256 = loaded.sha256
-        self.device = device.name
-        self.provider = device.provider
+        self.device = ",".join(device.name for device in devices)
+        self.provider = devices[0].provider
         self.threads = threads
         self.image_input = image_input
         self.preprocess = preprocess
         self._wished_batch_size = batch_size
         self._arguments = dict(arguments)
-        self._runner = Runner(
-            loaded,
-            outputs=[value.name for value in self.outputs],
-            only_input=self.inputs[0].name if len(self.inputs) == 1 else None,
-            device=device,
-            threads=threads,
-            probe=self.probe,
-        )
+        self._runners: list[Runner] = []
+        for device in devices:
+            self._runners.append(
+                Runner(
+                    loaded,
+                    outputs=[value.name for value in self.outputs],
+                    only_input=self.inputs[0].name if len(self.inputs) == 1 else None,
+                    device=device,
+                    threads=threads,
+                    probe=self.probe,
+                    like=self._runners[0] if self._runners else None,
+                )
+            )
 
     def __repr__(self) -> str:
         return f"<onnxviz.Model {self.name!r}: {len(self._values)} values, {self.provider}>"
@@ -172,6 +182,51 @@ class Model:
 
     # -- running -------------------------------------------------------------------------------------------------
 
+    @property
+    def _runner(self) -> Runner:
+        """That of the first device."""
+        return self._runners[0]
+
+    @property
+    def space(self) -> Space:
+        """Where batches and maps of the first device are made."""
+        return self._runner.space
+
+    @property
+    def stays_on_device(self) -> bool:
+        """Whether maps can go from the network to our kernels without a look at the host: on one CUDA device."""
+        return len(self._runners) == 1 and not self.space.on_host
+
+    @cached_property
+    def parts(self) -> tuple[Model, ...]:
+        """The model on each of its devices alone."""
+        if len(self._runners) == 1:
+            return (self,)
+        parts = []
+        for runner in self._runners:
+            part = copy.copy(self)
+            part._runners, part.device = [runner], runner.device.name
+            parts.append(part)
+        return tuple(parts)
+
+    def _on_devices(
+        self, items: Iterable[T], work: Callable[[Runner, T], Iterator[tuple[K, dict[str, Array]]]]
+    ) -> Iterator[tuple[K, dict[str, Array]]]:
+        """Results for all items, in their order; several devices take items in turn, each in a thread of its own."""
+        if len(self._runners) == 1:
+            for item in items:
+                yield from work(self._runner, item)
+            return
+
+        def kept(runner: Runner, share: Iterator[T]) -> Iterator[list[tuple[K, Arrays]]]:
+            # The device goes on with its next item before anybody has looked at this one: copies.
+            for item in share:
+                yield [(key, {n: np.array(a) for n, a in arrays.items()}) for key, arrays in work(runner, item)]
+
+        dealt = zip(self._runners, shares(items, len(self._runners)), strict=True)
+        for steps in in_turn([kept(runner, share) for runner, share in dealt]):
+            yield from steps
+
     def run(
         self,
         x: NDArray[Any] | ImageBatch | ImageSet | Mapping[str, NDArray[Any]],
@@ -211,14 +266,30 @@ class Model:
                 raise InputError("none of the images can be read", where="images")
             return gathered
         tensor = self.checked_images(x)
-        steps = self._runner.stream(tensor, names, self.batch_size)
+
+        def work(runner: Runner, part: slice) -> Iterator[tuple[slice, Arrays]]:
+            for rows, arrays in runner.stream(tensor[part], names, self.batch_size):
+                yield slice(part.start + rows.start, part.start + rows.stop), arrays
+
+        step = len(tensor) if len(self._runners) == 1 else self.batch_size
+        steps = self._on_devices([slice(at, at + step) for at in range(0, len(tensor), step)] if step else [], work)
         gathered = _gather(((step.stop - step.start, arrays) for step, arrays in steps), names, len(tensor))
         if gathered is None:
             raise InputError("there is nothing to run on", where=self.name, got=f"an array of shape {tensor.shape}")
         return gathered
 
-    def batches(self, images: ImageSet, values: str | Sequence[str] = ()) -> Iterator[tuple[ImageBatch, Arrays]]:
-        """Stream images through the network.
+    def batches(
+        self, images: ImageSet, values: str | Sequence[str] = (), *, to_host: bool = True
+    ) -> Iterator[tuple[ImageBatch, dict[str, Array]]]:
+        """Stream images through the network; with several devices each takes the next batch in turn.
+
+        Parameters
+        ----------
+        images : ImageSet
+        values : str or sequence of str
+            Names or globs; the graph's outputs when empty.
+        to_host : bool
+            False leaves the arrays in :attr:`space`, which must be that of the only device.
 
         Yields
         ------
@@ -227,9 +298,12 @@ class Model:
         """
         names = self._names(values)
         self._require_only_input()
-        for batch in images.batches(self.batch_size):
-            for rows, arrays in self._runner.stream(batch.tensor, names, self.batch_size):
+
+        def work(runner: Runner, batch: ImageBatch) -> Iterator[tuple[ImageBatch, dict[str, Array]]]:
+            for rows, arrays in runner.stream(batch.tensor, names, self.batch_size, to_host=to_host):
                 yield ImageBatch(batch.indices[rows], batch.tensor[rows], batch.views[rows]), arrays
+
+        yield from self._on_devices(images.batches(self.batch_size), work)
 
     def predict(self, x: NDArray[Any] | ImageBatch | ImageSet) -> NDArray[np.float32]:
         """Class probabilities, (n, classes) float32, by the output contract.
@@ -243,9 +317,9 @@ class Model:
 
     @contextmanager
     def filler(self, values: str | Sequence[str] = ()) -> Iterator[BoundBatch]:
-        """A batch buffer to write into and run, for methods that make many variants of one image.
+        """A batch to write into and run, for methods that make many variants of one image.
 
-        Its ``buffer`` has :attr:`batch_size` rows. Where the file fixes the batch, every run must use all of them.
+        It has :attr:`batch_size` rows. Where the file fixes the batch, every run must use all of them.
         """
         names = self._names(values)
         self._require_only_input()
@@ -274,6 +348,10 @@ class Model:
         assert self.image_input is not None
         return self._runner.plan_patches(values, image, self.image_input.layout, patches, grid, memory)
 
+    def glance(self) -> AbstractContextManager[None]:
+        """Runs inside are few: what they need is not kept where that would be heavy."""
+        return self._runner.glance()
+
     def watch(self) -> Watch:
         """A watch over many runs, which ends them when the model's time limit passes."""
         return Watch(self._runner.deadline)
@@ -298,7 +376,8 @@ class Model:
 
     def set_timeout(self, seconds: float | None) -> None:
         """Stop every run that is still going ``seconds`` from now with a ``LimitError``; None lifts the limit."""
-        self._runner.deadline = None if seconds is None else time.monotonic() + seconds
+        for runner in self._runners:
+            runner.deadline = None if seconds is None else time.monotonic() + seconds
 
     def probe(self, batch: int = 1) -> Arrays:
         """Seeded random feeds for every input, encoded by the contract."""
@@ -435,7 +514,7 @@ class Model:
     @property
     def notes(self) -> tuple[str, ...]:
         """What happened on the way that a reader should know, such as images that are run one by one."""
-        return tuple(self._runner.notes)
+        return tuple(dict.fromkeys(note for runner in self._runners for note in runner.notes))
 
     def provenance(self, method: str, parameters: Mapping[str, Any]) -> Provenance:
         """What made a result, to be stored in it."""
@@ -447,7 +526,8 @@ class Model:
             output=self.output.to_json(),
             parameters=dict(parameters),
             versions=versions(),
-            provider=self.provider,
+            # A CPU has no number.
+            provider=self.provider if self.device == "cpu" else f"{self.provider} on {self.device}",
         )
 
     # -- inside --------------------------------------------------------------------------------------------------

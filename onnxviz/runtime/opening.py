@@ -15,7 +15,7 @@ from onnxviz.graph.contract import find_class_output, find_image_input
 from onnxviz.graph.landmarks import find_logits_value
 from onnxviz.graph.loading import read_model
 from onnxviz.inputs.preprocess import Preprocess, choose_preprocess, read_sidecar
-from onnxviz.runtime.devices import choose_device
+from onnxviz.runtime.devices import choose_devices
 from onnxviz.runtime.labels import fit_labels, read_labels
 from onnxviz.runtime.model import Model
 from onnxviz.runtime.output import OutputContract, choose_output
@@ -32,7 +32,7 @@ def load(
     preprocess: str | Path | Mapping[str, Any] | Preprocess | None = None,
     output: str | Mapping[str, Any] | OutputContract | None = None,
     labels: str | Path | Sequence[str] | Mapping[int, str] | None = None,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     threads: int | None = None,
     batch_size: int | str = "auto",
     external_data_root: str | Path | None = None,
@@ -51,8 +51,9 @@ def load(
         Which output answers for the classes, and whether it holds probabilities or logits. None: found as above.
     labels : path, sequence, mapping or None
         Class names. None: from the sidecar or the metadata, where they have them.
-    device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    device : str or sequence of str
+        ``"auto"`` (the first CUDA device where one is usable, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; or
+        several CUDA devices, ``"cuda:0,cuda:1"`` or a list, to which images and positions of a patch are dealt in turn.
     threads : int or None
         Threads inside one operator; None leaves the choice to onnxruntime.
     batch_size : int or "auto"
@@ -70,13 +71,13 @@ def load(
     ContractError
         A stated contract does not fit the model.
     DeviceError
-        The device is not usable.
+        The device is not usable; what is missing is said.
     """
     if threads is not None and threads < 1:
         raise InputError("too few threads", where="threads", got=str(threads), allowed="1 or more")
     if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
         raise InputError("not a batch size", where="batch_size", got=repr(batch_size), allowed="'auto', or 1 or more")
-    chosen_device = choose_device(device)
+    devices = choose_devices(device)
     loaded = read_model(path, external_data_root=Path(external_data_root) if external_data_root else None)
     metadata = {entry.key: entry.value for entry in loaded.proto.metadata_props}
     sidecar_path = loaded.path.with_suffix(".onnxviz.toml")
@@ -104,7 +105,7 @@ def load(
         loaded,
         image_input=image,
         preprocess=contract,
-        device=chosen_device,
+        devices=devices,
         threads=threads,
         batch_size=None if isinstance(batch_size, str) else batch_size,
         arguments={
@@ -118,19 +119,20 @@ def load(
         },
     )
     model.set_timeout(timeout)
-    if image is not None and contract is not None and (image.height is None or image.width is None):
-        _check_assumed_size(model, contract)
     found = find_class_output(loaded.proto)
     logits = find_logits_value(loaded.proto, found.name) if found else None
-    model.output = choose_output(
-        argument=output,
-        sidecar=sidecar.get("output"),
-        metadata=_json(metadata, "onnxviz.output"),
-        outputs=tuple(value.name for value in model.outputs),
-        found=found,
-        logits=logits.value if logits else None,
-        probe=lambda name: _probe(model, name),
-    )
+    with model.glance():
+        if image is not None and contract is not None and (image.height is None or image.width is None):
+            _check_assumed_size(model, contract)
+        model.output = choose_output(
+            argument=output,
+            sidecar=sidecar.get("output"),
+            metadata=_json(metadata, "onnxviz.output"),
+            outputs=tuple(value.name for value in model.outputs),
+            found=found,
+            logits=logits.value if logits else None,
+            probe=lambda name: _probe(model, name),
+        )
     model.labels = fit_labels(
         _labels(labels, sidecar, metadata, sidecar_path.parent),
         model.output.classes if model.output.kind != "values" else None,

@@ -17,7 +17,7 @@ from onnxviz.graph.detached import LARGE, WEIGHTS_FILE, StoredWeight, detach_wei
 from onnxviz.graph.incremental.facts import GraphFacts
 from onnxviz.graph.incremental.shuffles import gather_shuffled_channels
 from onnxviz.graph.optimized import blocked_probe, expose_every_value, fix_input_shape, read_graph
-from onnxviz.runtime.bound_batch import aligned_empty
+from onnxviz.graph.streamed import aligned_empty
 from onnxviz.runtime.devices import CPU_PROVIDER, Device
 from onnxviz.runtime.sessions import Watch, open_session, ort_values
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OptimizedGraph", "optimize_graph"]
 
-Weights = Mapping[str, onnxruntime.OrtValue]
+Weights = Mapping[str, NDArray[Any]]
 
 _SILENT = 4
 
@@ -48,7 +48,7 @@ def optimize_graph(
     image: NDArray[Any],
     image_layout: str,
     device: Device,
-    data_directory: str | None,
+    weights: Weights,
     portable: bool | None = None,
     deadline: float | None = None,
 ) -> OptimizedGraph:
@@ -69,8 +69,8 @@ def optimize_graph(
     image_layout : str
         ``"NCHW"`` or ``"NHWC"``.
     device : Device
-    data_directory : str or None
-        Absolute folder of the external data.
+    weights : mapping of name to array
+        What lies beside the graph.
     portable : bool or None
         True stops at what every provider understands; stages are then optimised one by one. None: only where the
         provider is not the CPU.
@@ -83,22 +83,16 @@ def optimize_graph(
     ModelError
         onnxruntime does not give the graph back in a form that it runs.
     """
-    portable = device.provider != CPU_PROVIDER if portable is None else portable
+    portable = not device.is_cpu if portable is None else portable
     fix_input_shape(graph, source, image.shape)
     with tempfile.TemporaryDirectory(prefix="onnxviz-") as folder:
         path = Path(folder) / "optimized.onnx"
-        _write_optimized(
-            graph, path, where=where, data_directory=data_directory,
-            everything=not portable,
-        )  # fmt: skip
+        _write_optimized(graph, path, where=where, weights=weights, everything=not portable)
         proto = read_graph(path)
-        weights = ort_values(_read_weights(stored_weights(proto), path.with_name(WEIGHTS_FILE)))
+        weights = _read_weights(stored_weights(proto), path.with_name(WEIGHTS_FILE), known=weights)
     every = expose_every_value(proto)
     names = [value.name for value in every.graph.output]
-    session = open_session(
-        every.SerializeToString(), where=where, device=_CPU, threads=None, data_directory=None, optimize=False,
-        weights=weights,
-    )  # fmt: skip
+    session = open_session(every, where=where, device=_CPU, threads=None, optimize=False, weights=weights)
     with Watch(deadline) as watch:
         arrays = dict(zip(names, session.run_watched(names, {source: image}, watch), strict=True))
     arrays = {source: image} | {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
@@ -119,9 +113,7 @@ def optimize_graph(
 _CPU = Device("cpu", CPU_PROVIDER, {}, "graphs are optimised and measured there")
 
 
-def _write_optimized(
-    graph: ModelProto, path: Path, *, where: str, data_directory: str | None, everything: bool
-) -> None:
+def _write_optimized(graph: ModelProto, path: Path, *, where: str, weights: Weights, everything: bool) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
     levels = onnxruntime.GraphOptimizationLevel
@@ -133,13 +125,12 @@ def _write_optimized(
         # The session is never run.
         "session.disable_prepacking": "1",
     }
-    if data_directory is not None:
-        entries["session.model_external_initializers_file_folder_path"] = data_directory
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    weights = ort_values(detach_weights(graph))
-    if weights:
-        options.add_external_initializers(list(weights), list(weights.values()))
+    stored = {tensor.name for tensor in graph.graph.initializer}
+    beside = ort_values({name: array for name, array in weights.items() if name in stored} | detach_weights(graph))
+    if beside:
+        options.add_external_initializers(list(beside), list(beside.values()))
     try:
         onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=[CPU_PROVIDER])
     except Exception as error:
@@ -149,7 +140,8 @@ def _write_optimized(
         raise ModelError("onnxruntime does not give its optimised graph back", where=where)
 
 
-def _read_weights(stored: Mapping[str, StoredWeight], file: Path) -> dict[str, NDArray[Any]]:
+def _read_weights(stored: Mapping[str, StoredWeight], file: Path, *, known: Weights) -> dict[str, NDArray[Any]]:
+    """The weights that were written down; those that are as they were come as the array that is there already."""
     weights: dict[str, NDArray[Any]] = {}
     if not stored:
         return weights
@@ -159,7 +151,9 @@ def _read_weights(stored: Mapping[str, StoredWeight], file: Path) -> dict[str, N
             stream.seek(weight.offset)
             if stream.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
                 raise ModelError("onnxruntime's optimised graph lacks weights", where=name)
-            weights[name] = array
+            before = known.get(name)
+            as_before = before is not None and before.dtype == array.dtype and np.array_equal(before, array)
+            weights[name] = before if before is not None and as_before else array
     return weights
 
 
@@ -172,17 +166,14 @@ def blocked_channels() -> int:
     proto = blocked_probe()
     with tempfile.TemporaryDirectory(prefix="onnxviz-") as folder:
         path = Path(folder) / "probe.onnx"
-        _write_optimized(proto, path, where="a probe", data_directory=None, everything=True)
+        _write_optimized(proto, path, where="a probe", weights={}, everything=True)
         optimized = read_graph(path)
         blocked = next((node for node in optimized.graph.node if node.domain == "com.microsoft.nchwc"), None)
         if blocked is None:
             return 0
-        weights = _read_weights(stored_weights(optimized), path.with_name(WEIGHTS_FILE))
+        weights = _read_weights(stored_weights(optimized), path.with_name(WEIGHTS_FILE), known={})
         every = expose_every_value(optimized)
-        session = open_session(
-            every.SerializeToString(), where="a probe", device=_CPU, threads=1, data_directory=None, optimize=False,
-            weights=ort_values(weights),
-        )  # fmt: skip
+        session = open_session(every, where="a probe", device=_CPU, threads=1, optimize=False, weights=weights)
         with Watch(None) as watch:
             (found,) = session.run_watched([blocked.output[0]], {"image": np.zeros((1, 8, 6, 6), np.float32)}, watch)
     return 16 if found.shape[1] == 32 else 8

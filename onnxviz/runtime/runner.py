@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.errors import LimitError, ModelError
+from onnxviz.errors import DeviceError, LimitError, ModelError
 from onnxviz.graph.batch import make_batch_dynamic, static_batch
-from onnxviz.graph.detached import detach_weights, weight_bytes
-from onnxviz.graph.loading import ExternalWeights, LoadedModel, verify_external_data
+from onnxviz.graph.detached import detach_weights, product_factors, weight_bytes
+from onnxviz.graph.loading import LoadedModel
 from onnxviz.graph.taps import expose
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.gradients import GradientSessions
 from onnxviz.runtime.incremental_plans import IncrementalPlans, PlannedPatch
 from onnxviz.runtime.probing import relative_difference
-from onnxviz.runtime.sessions import OutOfMemory, Session, open_session, ort_values
+from onnxviz.runtime.sessions import OutOfMemory, Session, give_memory_back, open_session
+from onnxviz.runtime.spaces import HOST, Array, space_of
 
 __all__ = ["Runner"]
 
@@ -38,7 +39,7 @@ _LEFT_BY_FORK: list[object] = []
 
 
 class Runner:
-    """Sessions and batch buffers of one model.
+    """Sessions and batch buffers of one model on one device.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ class Runner:
         The input's name where the model has exactly one; None leaves only :meth:`run_feeds`.
     probe : callable
         Number of rows to feeds.
+    like : Runner or None
+        One of the same model on another device: what it finds out about the graph holds here too.
     """
 
     def __init__(
@@ -60,20 +63,37 @@ class Runner:
         device: Device,
         threads: int | None,
         probe: Callable[[int], Arrays],
+        like: Runner | None = None,
     ) -> None:
         self.deadline: float | None = None
-        self.notes: list[str] = []
+        self.notes: list[str] = [device.note] if device.note else []
+        self.device = device
+        self.space = space_of(device)
+        self._like = like
         self._loaded = loaded
         self._outputs = tuple(outputs)
         self._only_input = only_input
-        self._device = device
         self._threads = threads
         self._probe = probe
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._sessions: OrderedDict[tuple[str, ...], Session] = OrderedDict()
-        self._idle: dict[tuple[tuple[str, ...], int], list[BoundBatch]] = {}
+        self._idle: dict[tuple[tuple[str, ...], int, bool], list[BoundBatch]] = {}
         self._plans: IncrementalPlans | None = None
+        self._glancing = False
+
+    @contextmanager
+    def glance(self) -> Iterator[None]:
+        """Have sessions that serve a few runs neither copy nor pack heavy weights, and close them behind those runs."""
+        self._glancing = bool(product_factors(self._loaded.proto, self._loaded.weights))
+        try:
+            yield
+        finally:
+            if self._glancing:
+                self._sessions.clear()
+                self._idle.clear()
+                give_memory_back()
+            self._glancing = False
 
     # -- one run -------------------------------------------------------------------------------------------------
 
@@ -84,7 +104,7 @@ class Runner:
 
     def run_unoptimized(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the file's own graph once with nothing fused or folded, so that any number of values can be asked for."""
-        session = self._open(tuple(names), self._loaded.proto, optimize=False)
+        session = self._open(tuple(names), self._loaded.proto, optimize=False, lean=True)
         return dict(zip(names, session.run(names, dict(feeds), self.deadline), strict=True))
 
     # -- parts of maps -------------------------------------------------------------------------------------------
@@ -99,13 +119,12 @@ class Runner:
             return PlannedPatch(None, None, "the batch is fixed: images are run as the file states")
         with self._lock:
             if self._plans is None:
-                directory = self._loaded.data_directory
                 self._plans = IncrementalPlans(
                     lambda wanted: expose(self._batched, wanted), where=self._loaded.path.name,
-                    source=self._only_input, image_layout=image_layout, device=self._device,
-                    workers=self._threads or _cores(), weight_bytes=weight_bytes(self._loaded.proto),
-                    data_directory=str(directory) if directory else None,
-                    verify=lambda: verify_external_data(self._loaded),
+                    source=self._only_input, image_layout=image_layout, device=self.device,
+                    # On a device one keeps the only stream full; a second would wait for it.
+                    workers=self._threads or _cores() if self.space.on_host else 1,
+                    weight_bytes=weight_bytes(self._loaded.proto), weights=self._loaded.weights,
                 )  # fmt: skip
         return self._plans.find(names, image, patches, grid, memory, self.deadline)
 
@@ -115,12 +134,10 @@ class Runner:
     def gradients(self) -> GradientSessions:
         """Sessions that run forward and backward."""
         free = self._only_input is not None and self.fixed_batch is None
-        directory = self._loaded.data_directory
         return GradientSessions(
             self._batched if free else self._loaded.proto, where=self._loaded.path.name, outputs=self._outputs,
-            free_batch=free, rows=self.fixed_batch or 1, device=self._device, threads=self._threads,
-            data_directory=str(directory) if directory else None, external=ExternalWeights(self._loaded),
-            probe=self._probe,
+            free_batch=free, rows=self.fixed_batch or 1, device=self.device, threads=self._threads,
+            weights=self._loaded.weights, probe=self._probe,
         )  # fmt: skip
 
     # -- batches -------------------------------------------------------------------------------------------------
@@ -138,6 +155,8 @@ class Runner:
         A static batch is made dynamic by rewriting the graph. Static or dynamic, a batch is compared once with single
         runs, because an export can hold a number of rows where nobody sees it.
         """
+        if self._like is not None:
+            return self._like.fixed_batch
         static: int | None = static_batch(self._loaded.proto)
         if self._only_input is None:
             return static
@@ -160,27 +179,32 @@ class Runner:
             )
         return None
 
-    def stream(self, tensor: NDArray[Any], names: Sequence[str], batch: int) -> Iterator[tuple[slice, Arrays]]:
+    def stream(
+        self, tensor: NDArray[Any], names: Sequence[str], batch: int, *, to_host: bool = True
+    ) -> Iterator[tuple[slice, dict[str, Array]]]:
         """Run rows in batches; each step gives which rows, and arrays that are valid until the next step.
 
-        When memory runs out the batch is halved and tried again.
+        When memory runs out the batch is halved and tried again. Without ``to_host`` the arrays stay in the
+        runner's space.
 
         Raises
         ------
         LimitError
             Not even the smallest batch fits.
         """
+        results = HOST if to_host else self.space
         fixed = self.fixed_batch
         size = fixed or min(batch, max(len(tensor), 1))
         start = 0
         while start < len(tensor):
             rows = tensor[start : start + size]
             try:
-                with self.bound(names, size) as bound:
+                with self.bound(names, size, to_host=to_host) as bound:
                     if fixed and len(rows) < fixed:
                         bound.buffer[: len(rows)] = rows
                         bound.buffer[len(rows) :] = rows[-1]
-                        arrays = {name: array[: len(rows)] for name, array in bound.run(fixed).items()}
+                        whole = bound.run_rows(bound.buffer).items()
+                        arrays = {name: results.rows(array, 0, len(rows)) for name, array in whole}
                     else:
                         arrays = bound.run_rows(rows)
                     yield slice(start, start + len(rows)), arrays
@@ -198,9 +222,9 @@ class Runner:
             start += len(rows)
 
     @contextmanager
-    def bound(self, names: Sequence[str], size: int) -> Iterator[BoundBatch]:
-        """Borrow a buffer of ``size`` rows; threads never share one, and the next borrower gets it again."""
-        key = (tuple(names), size)
+    def bound(self, names: Sequence[str], size: int, *, to_host: bool = True) -> Iterator[BoundBatch]:
+        """Borrow a batch of ``size`` rows; threads never share one, and the next borrower gets it again."""
+        key = (tuple(names), size, to_host)
         session = self._session(key[0])
         with self._lock:
             pool = self._idle.setdefault(key, [])
@@ -209,8 +233,9 @@ class Runner:
             assert self._only_input is not None
             row = self._probe(1)[self._only_input]
             bound = BoundBatch(
-                session, input_name=self._only_input, shape=(size, *row.shape[1:]), dtype=row.dtype, outputs=key[0]
-            )
+                session, input_name=self._only_input, shape=(size, *row.shape[1:]), dtype=row.dtype, outputs=key[0],
+                space=self.space, results=HOST if to_host else self.space,
+            )  # fmt: skip
         bound.deadline = self.deadline
         yield bound
         # Not in a `finally`: after a failed run the state of the binding is unknown, and a new one costs little.
@@ -223,13 +248,13 @@ class Runner:
     @cached_property
     def _batched(self) -> Any:
         """The graph with a free first axis; None where it cannot be rewritten."""
-        return make_batch_dynamic(self._loaded.proto)
+        return make_batch_dynamic(self._loaded.proto) if self._like is None else self._like._batched
 
     def _batch_difference(self, step: int) -> float:
         """How far one run on two batches' worth of rows is from two runs of the file's own graph."""
         feeds = self._probe(2 * step)
-        together = self._open(self._outputs, self._batched).run(self._outputs, feeds, self.deadline)
-        original = self._open(self._outputs, self._loaded.proto)
+        together = self._open(self._outputs, self._batched, lean=True).run(self._outputs, feeds, self.deadline)
+        original = self._open(self._outputs, self._loaded.proto, lean=True)
         parts = [
             original.run(
                 self._outputs, {name: rows[first : first + step] for name, rows in feeds.items()}, self.deadline
@@ -251,7 +276,7 @@ class Runner:
         with self._lock:
             session = self._sessions.get(names)
             if session is None:
-                session = self._open(names, self._batched if free else self._loaded.proto)
+                session = self._open(names, self._batched if free else self._loaded.proto, lean=self._glancing)
                 self._sessions[names] = session
                 while len(self._sessions) > _SESSIONS_KEPT:
                     dropped, _ = self._sessions.popitem(last=False)
@@ -259,27 +284,22 @@ class Runner:
             self._sessions.move_to_end(names)
             return session
 
-    def _open(self, names: tuple[str, ...], graph: Any, *, optimize: bool = True) -> Session:
-        directory = self._loaded.data_directory
+    def _open(self, names: tuple[str, ...], graph: Any, *, optimize: bool = True, lean: bool = False) -> Session:
         tapped = expose(graph, names)
-        weights = ort_values(detach_weights(tapped))
-        session = open_session(
-            tapped.SerializeToString(),
-            where=self._loaded.path.name,
-            device=self._device,
-            threads=self._threads,
-            data_directory=str(directory) if directory else None,
-            optimize=optimize,
-            weights=weights,
-        )
-        if directory:
-            # Compared after onnxruntime has read it, so that a file swapped between check and use is noticed.
-            verify_external_data(self._loaded)
-        return session
+        weights = {**self._loaded.weights, **detach_weights(tapped)}
+        return open_session(
+            tapped, where=self._loaded.path.name, device=self.device, threads=self._threads, weights=weights,
+            optimize=optimize, lean=lean,
+        )  # fmt: skip
 
     def _renew_after_fork(self) -> None:
         if self._process == os.getpid():
             return
+        if not self.device.is_cpu:
+            raise DeviceError(
+                "a CUDA device cannot be used in a process that was forked", where=self._loaded.path.name,
+                next_step="Start processes with multiprocessing's 'spawn'",
+            )  # fmt: skip
         _LEFT_BY_FORK.append((self._sessions, self._idle, self._lock))
         self._sessions, self._idle, self._lock = OrderedDict(), {}, threading.RLock()
         self._process = os.getpid()

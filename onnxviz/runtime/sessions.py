@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import tempfile
 import threading
 import time
@@ -9,18 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from onnxviz.errors import DeviceError, LimitError, ModelError, OnnxvizError, UnsupportedOperatorError
-from onnxviz.graph.detached import WEIGHTS_FILE
+from onnxviz.graph.detached import WEIGHTS_FILE, product_factors, with_inputs
+from onnxviz.graph.streamed import HEAVY
 from onnxviz.runtime.devices import CPU_PROVIDER, Device
 
-__all__ = ["OutOfMemory", "Session", "Watch", "open_session", "ort_values"]
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["OutOfMemory", "Session", "Watch", "give_memory_back", "open_session", "ort_values"]
 
 _SILENT = 4  # onnxruntime's own log would repeat on stderr what the exception already says.
+
+_MUCH = 1 << 26
+"""Bytes of copied weights from which it matters what the C library keeps of the copying."""
 
 _OUT_OF_MEMORY = (
     "Failed to allocate memory",
@@ -30,6 +38,8 @@ _OUT_OF_MEMORY = (
     "BFCArena",
     "bad array new length",
 )
+
+_DEVICE_FAILED = ("CUDA failure", "CUDNN failure", "CUBLAS failure", "CUFFT failure")
 
 
 class OutOfMemory(LimitError, MemoryError):
@@ -43,63 +53,66 @@ class Session:
         self._session = session
         self._where = where
         self.provider: str = session.get_providers()[0]
-        self.input_types: dict[str, str] = {value.name: value.type for value in session.get_inputs()}
         self.output_names: tuple[str, ...] = tuple(value.name for value in session.get_outputs())
         self.weights: dict[str, onnxruntime.OrtValue] = {}
         """What was handed over to be used in place: alive as long as the session is."""
+        self.fed: dict[str, NDArray[Any]] = {}
+        """Weights that are inputs of the graph, given to each run."""
 
     def io_binding(self) -> onnxruntime.IOBinding:
         """A new binding: the buffers that one run at a time reads from and writes to."""
-        return self._session.io_binding()
+        binding = self._session.io_binding()
+        for name, value in ort_values(self.fed).items():
+            binding.bind_ortvalue_input(name, value)
+        return binding
 
-    def run(
-        self, outputs: Sequence[str], feeds: dict[str, np.ndarray[Any, Any]], deadline: float | None
-    ) -> list[np.ndarray[Any, Any]]:
+    def run(self, outputs: Sequence[str], feeds: dict[str, NDArray[Any]], deadline: float | None) -> list[NDArray[Any]]:
         """Run on arrays; ``deadline`` is in seconds of ``time.monotonic``."""
         with Watch(deadline) as watch, _Translated(self._where, watch):
-            return list(self._session.run(list(outputs), feeds, watch.options))
+            return list(self._session.run(list(outputs), feeds | self.fed, watch.options))
 
     def run_watched(
-        self, outputs: Sequence[str], feeds: Mapping[str, np.ndarray[Any, Any]], watch: Watch
-    ) -> list[np.ndarray[Any, Any]]:
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], watch: Watch
+    ) -> list[NDArray[Any]]:
         """Run on arrays under a watch that many runs share."""
         with _Translated(self._where, watch):
-            return list(self._session.run(list(outputs), feeds, watch.options))
+            return list(self._session.run(list(outputs), dict(feeds) | self.fed, watch.options))
 
-    def run_bound(self, binding: onnxruntime.IOBinding, deadline: float | None) -> None:
+    def run_bound(self, binding: onnxruntime.IOBinding, watch: Watch) -> None:
         """Run on bound buffers; the results stay in the binding."""
-        with Watch(deadline) as watch, _Translated(self._where, watch):
+        with _Translated(self._where, watch):
             self._session.run_with_iobinding(binding, watch.options)
 
 
 def open_session(
-    serialized: bytes,
+    graph: ModelProto,
     *,
     where: str,
     device: Device,
     threads: int | None,
-    data_directory: str | None,
+    weights: Mapping[str, NDArray[Any]],
     optimize: bool = True,
-    weights: Mapping[str, onnxruntime.OrtValue] | None = None,
+    lean: bool = False,
     alone: bool = True,
 ) -> Session:
-    """Open a session on serialized model bytes.
+    """Open a session on a graph.
 
     Parameters
     ----------
-    serialized : bytes
-        The model, its external data left where it is.
+    graph : ModelProto
+        The model; it is left as it is.
     where : str
         The model's name in error messages.
     threads : int or None
         Threads inside one operator; None leaves the choice to onnxruntime.
-    data_directory : str or None
-        Absolute folder of the external data.
+    weights : mapping of name to array
+        Numbers of the initializers that the graph calls external; more names do no harm. Without ``optimize`` they are
+        used where they are, not copied, so that several sessions may share them.
     optimize : bool
         False keeps every value exactly as the file states it.
-    weights : mapping of name to OrtValue, optional
-        Numbers of the initializers that the bytes call external, in the file ``WEIGHTS_FILE``. Without ``optimize``
-        (and other external data) they are used where they are, not copied, so that several sessions may share them.
+    lean : bool
+        True neither copies nor packs the heavy factors of matrix products: each run takes them from where they are.
+        That costs products of few rows some speed, and adds in another order.
     alone : bool
         False for a session that runs beside others: its threads then sleep instead of spinning while they wait, and it
         takes its memory from where the others do.
@@ -117,12 +130,21 @@ def open_session(
         options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if data_directory is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", data_directory)
-    in_place = weights if weights and not optimize and data_directory is None else {}
-    if weights and not in_place:
+    beside = {tensor.name: weights[tensor.name] for tensor in graph.graph.initializer if tensor.name in weights}
+    fed: dict[str, NDArray[Any]] = {}
+    if lean:
+        # The plan of a second run would lie beside what the first one took.
+        options.enable_mem_pattern = False
+        # Another device would be sent them anew for each run.
+        if device.provider == CPU_PROVIDER:
+            heavy = [name for name, array in beside.items() if array.nbytes >= HEAVY]
+            fed = {name: beside.pop(name) for name in product_factors(graph, heavy)}
+            graph = with_inputs(graph, fed) if fed else graph
+    copied = ort_values(beside) if optimize else {}
+    in_place = {} if optimize else ort_values(beside)
+    if copied:
         # The optimisers want to read the numbers, which only this call shows them.
-        options.add_external_initializers(list(weights), list(weights.values()))
+        options.add_external_initializers(list(copied), list(copied.values()))
     if not alone:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Sizes change from run to run, so a plan of memory made for one of them is only in the way.
@@ -132,8 +154,12 @@ def open_session(
     providers: list[Any] = [CPU_PROVIDER]
     if device.provider != CPU_PROVIDER:
         providers.insert(0, (device.provider, device.provider_options))
+        options.use_deterministic_compute = True
     with _Translated(where, None), _described_weights(options, in_place):
-        session = onnxruntime.InferenceSession(serialized, options, providers=providers)
+        # Else it prints, and tries the CPU, where the provider fails.
+        session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), options, providers=providers, enable_fallback=0
+        )
     got = session.get_providers()[0]
     if got != device.provider:
         raise DeviceError(
@@ -144,7 +170,9 @@ def open_session(
             next_step="Check driver, CUDA and cuDNN (`pip install 'onnxviz[cuda]'`), or pass device='cpu'",
         )
     kept = Session(session, where)
-    kept.weights = dict(in_place)
+    kept.weights, kept.fed = in_place, fed
+    if sum(weights[name].nbytes for name in copied) >= _MUCH:
+        give_memory_back()
     return kept
 
 
@@ -167,7 +195,7 @@ def _described_weights(
         yield
 
 
-def ort_values(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, onnxruntime.OrtValue]:
+def ort_values(arrays: Mapping[str, NDArray[Any]]) -> dict[str, onnxruntime.OrtValue]:
     """Arrays as onnxruntime takes them; nothing is copied."""
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
@@ -220,6 +248,11 @@ class _Translated:
             ) from error
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
             raise OutOfMemory("a run did not fit in memory", where=self._where, got=message) from error
+        if any(sign in str(error) for sign in _DEVICE_FAILED):
+            raise DeviceError(
+                "the device failed", where=self._where, got=message,
+                next_step="Look at `nvidia-smi`, or pass device='cpu'",
+            ) from error  # fmt: skip
         if (
             kind is not None
             and kind.__name__ in ("NotImplemented", "InvalidGraph")
@@ -239,6 +272,12 @@ def first_sentence(message: str) -> str:
     text = " ".join(message.split())
     head, marker, tail = text.partition("Status Message: ")
     return (tail if marker else head)[:400].rstrip(". ")
+
+
+def give_memory_back() -> None:
+    """Have the C library return what onnxruntime's optimisers freed: glibc keeps it otherwise, 230 MB for VGG16."""
+    with suppress(Exception):  # other C libraries have no such call, and no such habit
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @cache

@@ -28,7 +28,9 @@ class NormalizedGraph:
     """By name; both graphs share them."""
 
 
-def normalize(proto: onnx.ModelProto, *, where: str) -> NormalizedGraph:
+def normalize(
+    proto: onnx.ModelProto, *, where: str, weights: Mapping[str, NDArray[Any]] | None = None
+) -> NormalizedGraph:
     """Bring a graph to operator set 18 to 21 and write onnxruntime's own operators out in standard ones.
 
     Values keep their names. That the result computes the same is for the caller to check by running both.
@@ -39,6 +41,8 @@ def normalize(proto: onnx.ModelProto, *, where: str) -> NormalizedGraph:
         Local functions are inlined already; it is left as it is.
     where : str
         The model's name in error messages.
+    weights : mapping of name to array, optional
+        What lies beside the graph already; it is not copied.
 
     Raises
     ------
@@ -46,5 +50,5 @@ def normalize(proto: onnx.ModelProto, *, where: str) -> NormalizedGraph:
         An operator cannot be brought there; it is named.
     """
     skeleton = expose(proto, [value.name for value in proto.graph.output])
-    weights = detach_weights(skeleton)
-    return NormalizedGraph(decompose(upgrade(skeleton, where=where), where=where), skeleton, weights)
+    beside = {**(weights or {}), **detach_weights(skeleton)}
+    return NormalizedGraph(decompose(upgrade(skeleton, where=where), where=where), skeleton, beside)

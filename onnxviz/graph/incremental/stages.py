@@ -57,8 +57,6 @@ class Stage:
     outputs: tuple[str, ...]
     shape_inputs: Mapping[str, tuple[int, ...]]
     """Inputs that take (part of) the shape of a whole map, -1 for the batch."""
-    initializers: tuple[str, ...]
-    """The weights that the stage reads."""
     released: tuple[str, ...]
     """Values that no later stage reads."""
 
@@ -200,22 +198,21 @@ class _Cutter:
         outputs = tuple(name for node in nodes for name in node.output if name in asked)
         overlays = tuple(o for o in self.overlays.values() if self.level_of_overlay[o.name] == level)
         if not nodes:
-            return Stage(overlays, None, (), (), {}, (), ())
+            return Stage(overlays, None, (), (), {}, ())
         support, shape_inputs = self._support(read, {*made, *inputs})
         every = {**{number: self.nodes[number] for number in numbers}, **support}
         weights = {name for node in every.values() for name in read_by(node)}
-        initializers = tuple(sorted(name for name in weights if name in self.initializers))
         graph = helper.make_graph(
             [every[number] for number in sorted(every)],
             f"stage {levels.index(level)}",
             [*(self._described(name) for name in inputs),
              *(helper.make_tensor_value_info(name, TensorProto.INT64, [None]) for name in shape_inputs)],
             [onnx.ValueInfoProto(name=name) for name in outputs],
-            [self.initializers[name] for name in initializers],
+            [self.initializers[name] for name in sorted(weights & self.initializers.keys())],
         )  # fmt: skip
         proto = helper.make_model(graph, opset_imports=list(self.facts.proto.opset_import))
         proto.ir_version = self.facts.proto.ir_version
-        return Stage(overlays, proto, inputs, outputs, shape_inputs, initializers, ())
+        return Stage(overlays, proto, inputs, outputs, shape_inputs, ())
 
     def _support(
         self, read: set[str], present: set[str]
