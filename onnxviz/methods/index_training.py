@@ -21,7 +21,9 @@ _FEWEST_PROJECTED_ROWS = 2048
 _FEWEST_PROJECTED_COLUMNS = 512
 _MOST_PROJECTED_COLUMNS = 65_536
 _FEWEST_NIBBLE_COLUMNS = 256
-_FEW_DIRECTIONS, _MANY_DIRECTIONS = 256, 1024
+_FEW_DIRECTIONS, _MANY_DIRECTIONS = 256, 1536
+# Where the directions of each level end, and its bits: eight where most of the variance is, then four.
+_LEVELS = ((256, 8), (512, 4), (1024, 4), (1536, 4))
 # What a sample leaves in doubt is more than what the whole bank will: neighbours are farther away in it.
 _MOST_IN_DOUBT = 0.55
 _MOST_IN_DOUBT_OF_MANY = 0.3
@@ -72,9 +74,13 @@ def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
     basis = np.zeros((0, columns), np.float32)
     if rows >= _FEWEST_PROJECTED_ROWS and _FEWEST_PROJECTED_COLUMNS <= columns <= _MOST_PROJECTED_COLUMNS:
         basis = _directions(_scaled(kept, reference, scale), rows)
-    return IndexSetup(
-        mean, reference, scale, basis, (len(basis),) if len(basis) else (), columns >= _FEWEST_NIBBLE_COLUMNS
-    )
+    return IndexSetup(mean, reference, scale, basis, _levels(len(basis)), columns >= _FEWEST_NIBBLE_COLUMNS)
+
+
+def _levels(directions: int) -> tuple[tuple[int, int], ...]:
+    """The levels of so many directions: as many as there are, the last one of what is left."""
+    ends = [(end, bits) for end, bits in _LEVELS if end < directions]
+    return (*ends, (directions, _LEVELS[len(ends)][1])) if directions else ()
 
 
 def _directions(sample: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
@@ -91,17 +97,45 @@ def _directions(sample: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     if in_doubt > _MOST_IN_DOUBT and not many:
         return np.zeros((0, sample.shape[1]), np.float32)
     basis = _leading(bank, _MANY_DIRECTIONS if many else few, iterations=3)
-    # Turned at random among themselves, coordinates are all of one size, which is what integers of one scale want.
-    turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((len(basis), len(basis))))
-    return np.asarray(turn.astype(np.float32) @ basis)
+    # Turned at random among those of a level, coordinates are all of one size, as integers of one scale want them.
+    random, first = np.random.default_rng(1), 0
+    for end, _ in _levels(len(basis)):
+        turn, _ = np.linalg.qr(random.standard_normal((end - first, end - first)))
+        basis[first:end] = turn.astype(np.float32) @ basis[first:end]
+        first = end
+    return basis
 
 
 def _leading(rows: NDArray[np.float32], directions: int, *, iterations: int) -> NDArray[np.float32]:
     moments = rows.T @ rows
     basis = np.random.default_rng(2).standard_normal((rows.shape[1], directions), np.float32)
-    for _ in range(1 + iterations):
-        basis, _ = np.linalg.qr(moments @ basis)
-    return np.asarray(basis.T)
+    for iteration in range(1 + iterations):
+        basis = _orthonormal(moments @ basis, rounds=1 if iteration < iterations else 3)
+    _, order = np.linalg.eigh((basis.T @ (moments @ basis)).astype(np.float64))
+    return np.ascontiguousarray((basis @ order[:, ::-1].astype(np.float32)).T)
+
+
+def _orthonormal(columns: NDArray[np.float32], rounds: int) -> NDArray[np.float32]:
+    """Columns of the same span; orthonormal after three rounds.
+
+    Products of matrices, in the place of reflections, which wait for each other's threads: the inverse of Cholesky's
+    factor of the columns' products is what makes them orthonormal, up to what these have lost of digits.
+    """
+    kept = columns
+    for done in range(rounds):
+        kept = kept / np.maximum(np.linalg.norm(kept, axis=0), np.float32(1e-30))
+        products = (kept.T @ kept).astype(np.float64)
+        if done == 0:
+            products += 1e-6 * np.eye(len(products))
+        try:
+            factor = np.linalg.inv(np.linalg.cholesky(products))
+        except np.linalg.LinAlgError:
+            break
+        kept = kept @ factor.T.astype(np.float32)
+    else:
+        if rounds == 1 or float(np.abs(kept.T @ kept - np.eye(kept.shape[1], dtype=np.float32)).max()) < 1e-4:
+            return kept
+    return np.asarray(np.linalg.qr(columns)[0])
 
 
 def _try(basis: NDArray[np.float32], bank: NDArray[np.float32], queries: NDArray[np.float32]) -> tuple[float, float]:

@@ -447,9 +447,10 @@ void bytes(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* 
 void nibbles(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* vectors, int64_t vector_bytes,
              int64_t number, int64_t columns, int32_t* products, int64_t stride) {
   int64_t r = 0;
-  if (number > 2) {
+  if (number > 2 || columns <= longest_row_in_company) {
     for (; r + 4 <= count; r += 4) {
       const uint8_t* first = rows + r * row_bytes;
+      if (columns <= longest_row_in_company) fetch(first + rows_ahead * row_bytes, 4 * row_bytes);
       nibble_rows<4>({first, first + row_bytes, first + 2 * row_bytes, first + 3 * row_bytes}, vectors, vector_bytes,
                      number, columns, products + r, stride);
     }
