@@ -73,19 +73,21 @@ void IntegerBasis::measure_excess() {
   for (std::int64_t first = 0; first < n; first += rows_at_once) {
     const std::int64_t count = std::min(rows_at_once, n - first);
     for (const std::int64_t half : {0, 1}) {
-      product_kernels_in_use().bytes(rows_.data() + (half * n + first) * row_bytes_, row_bytes_, count, vectors_.data(),
-                                     row_bytes_, 2 * n, row_bytes_, products.data() + half * rows_at_once,
-                                     2 * rows_at_once);
+      product_kernels_in_use().bytes(rows_.data() + (half * n + first) * row_bytes_, row_bytes_, count,
+                                     vectors_.data(), row_bytes_, 2 * n, row_bytes_,
+                                     products.data() + half * rows_at_once, 2 * rows_at_once);
     }
     for (std::int64_t k = 0; k < n; ++k) {
       for (std::int64_t i = 0; i < count; ++i) {
         const auto product = [&](std::int64_t half, std::int64_t other) {
           const std::int64_t v = other * n + k;
-          return static_cast<double>(products[static_cast<std::size_t>(2 * rows_at_once * v + half * rows_at_once + i)]) -
-                 128 * sums[static_cast<std::size_t>(v)];
+          const auto place = static_cast<std::size_t>((2 * v + half) * rows_at_once + i);
+          return static_cast<double>(products[place]) - 128 * sums[static_cast<std::size_t>(v)];
         };
-        const double whole = high_weight * (high_weight * product(0, 0) + product(0, 1) + product(1, 0)) + product(1, 1);
-        error[static_cast<std::size_t>((first + i) * n + k)] = scale(first + i) * scale(k) * whole - (first + i == k ? 1 : 0);
+        const double middle = product(0, 1) + product(1, 0);
+        const double whole = high_weight * (high_weight * product(0, 0) + middle) + product(1, 1);
+        error[static_cast<std::size_t>((first + i) * n + k)] =
+            scale(first + i) * scale(k) * whole - (first + i == k ? 1 : 0);
       }
     }
   }

@@ -103,7 +103,8 @@ Levels::Levels(const IndexSetup& setup, std::int64_t columns)
     const LevelShape& shape = levels_[i].shape;
     const bool last = i + 1 == levels_.size();
     if (shape.columns < 1 || (shape.bits != 8 && shape.bits != 4) || (shape.projected && last) ||
-        (shape.projected && i > 0 && !levels_[i - 1].shape.projected) || (shape.projected && shape.first != projected) ||
+        (shape.projected && i > 0 && !levels_[i - 1].shape.projected) ||
+        (shape.projected && shape.first != projected) ||
         (!shape.projected && shape.columns != columns_) || (last && shape.bits != 8)) {
       throw std::invalid_argument("level " + std::to_string(i) + " has no possible shape");
     }
@@ -213,8 +214,8 @@ void Levels::write_part(const Level& level, std::int64_t row, const double* valu
   double least = infinity;
   for (const double spread : spreads) {
     // Bytes take in all; four bits the width that loses least.
-    const double width = bytes ? farthest / 127 : 2 / nibble_steps *
-        std::min(farthest, spread * std::sqrt(squares / static_cast<double>(columns)));
+    const double half_width = std::min(farthest, spread * std::sqrt(squares / static_cast<double>(columns)));
+    const double width = bytes ? farthest / 127 : 2 / nibble_steps * half_width;
     const auto scale = static_cast<double>(static_cast<float>(std::max(width * (1 + 0x1p-20), 2 * smallest_scale)));
     double sum = 0;
     double code_squares = 0;
@@ -384,7 +385,8 @@ void Levels::prepare(FineQuery* queries, std::int64_t count, int threads) const 
     gathered.resize(static_cast<std::size_t>(2 * count * full_bytes_));
     vectors = gathered.data();
     for (std::int64_t q = 0; q < count; ++q) {
-      if (queries[q].usable) std::copy(queries[q].vectors.begin(), queries[q].vectors.end(), gathered.begin() + 2 * q * full_bytes_);
+      const std::vector<std::int8_t>& own = queries[q].vectors;
+      if (queries[q].usable) std::copy(own.begin(), own.end(), gathered.begin() + 2 * q * full_bytes_);
     }
   } else if (!queries[0].usable) {
     return;
@@ -707,7 +709,8 @@ Interval Levels::bounds(int number, std::int64_t row, const FineQuery& query) co
       within_part(part, &listed, &squared, 1, query.levels[static_cast<std::size_t>(part)],
                   query.parts[static_cast<std::size_t>(part)].data(), 2, infinity_float);
     }
-    const float apart = level(number).memory.parts[row].residual * query.levels[static_cast<std::size_t>(number)].part.residual;
+    const PartQuery& part = query.levels[static_cast<std::size_t>(number)].part;
+    const float apart = level(number).memory.parts[row].residual * part.residual;
     return {root(squared - apart), infinity};
   }
   std::int32_t products[2];

@@ -25,7 +25,7 @@
 //     BZ.BZ_q <= y.y_q + away (stretch |Z_q| + away_q) + away_q stretch |Z|.
 // A level holds a part of y as R = s (c - z), within `radius`; the query's as Q = t v, within `lost`:
 //     y.y_q = sum over the levels of at most  R.Q + |R| lost + radius |y_q|.
-// |Z| |Z_q| and |Z| are never kept: 2 |Z| |Z_q| <= |Z|^2 + |Z_q|^2, and 2 |Z| <= |Z|^2 / c + c, c = |Z_q|. So each level
+// |Z| |Z_q| and |Z| are never kept: 2 |Z| |Z_q| <= |Z|^2 + |Z_q|^2, and 2 |Z| <= |Z|^2 / c + c, c = |Z_q|. Each level
 // takes its part off what the levels before it have left, and at any of them what is left less 2 residual residual_q is
 // a lower bound. residual^2 <= |Z|^2 - max(0, |y| - away)^2 / (1 + excess).
 // All this is summed in float32, at most 64 roundings to a term; so every term is held against the bound by 2^-18 of

@@ -26,7 +26,7 @@ constexpr double lone_bytes_per_nanosecond = 12;
 constexpr double lone_columns_per_nanosecond = 120;
 constexpr double lone_cost = 25;
 constexpr double part_bound_cost = 0.4;
-constexpr double lone_part_cost = 8;
+constexpr double lone_part_cost = 9;
 // Rows whose bounds are the smallest: those with the nearest ones lower the threshold before others are judged by it.
 constexpr std::int64_t fewest_seeds = 24;
 constexpr std::int64_t fewest_candidates_for_seeds = 96;
@@ -165,7 +165,8 @@ class Pass {
     Survivors survivors;
     survivors.of = count * static_cast<std::int64_t>(group_.queries.size());
     survivors.left.resize(static_cast<std::size_t>(levels_.count() - 1 - ladder.start()));
-    const std::int64_t rows_per_run = ladder.looks.front().vectors_per_query == 2 ? most_rows_per_run : rows_per_shared_run;
+    const bool alone = ladder.looks.front().vectors_per_query == 2;
+    const std::int64_t rows_per_run = alone ? most_rows_per_run : rows_per_shared_run;
     for (std::int64_t row = first; row < last; row += rows_per_run) {
       const std::int64_t rows = std::min(rows_per_run, last - row);
       for (std::size_t q = 0; q < group_.queries.size(); ++q) {

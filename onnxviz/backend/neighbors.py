@@ -54,7 +54,7 @@ class IndexSetup:
     basis: NDArray[np.float32]
     """(m, d) nearly orthonormal directions, largest variance first; m may be 0."""
     projected: tuple[tuple[int, int], ...] = ()
-    """Levels that rows are first compared by: where the directions of each end, ascending, at most m, and their bits."""
+    """Levels that rows are first compared by: where the directions of each end, ascending, at most m; their bits."""
     nibbles: bool = False
     """Whether four bits of every column come before the eight."""
 

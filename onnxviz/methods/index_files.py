@@ -113,7 +113,9 @@ def read_index(
     }
     setup = backend.IndexSetup(
         **{name: arrays.pop(name) for name in _SETUP},
-        scale=about["scale"], projected=tuple((end, bits) for end, bits in about["projected"]), nibbles=about["nibbles"],
+        scale=about["scale"],
+        projected=tuple((end, bits) for end, bits in about["projected"]),
+        nibbles=about["nibbles"],
     )  # fmt: skip
     bank: Any = arrays.pop(_BANK, None)
     rows = bank

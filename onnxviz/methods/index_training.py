@@ -108,9 +108,9 @@ def _directions(sample: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
 
 def _leading(rows: NDArray[np.float32], directions: int, *, iterations: int) -> NDArray[np.float32]:
     moments = rows.T @ rows
-    basis = np.random.default_rng(2).standard_normal((rows.shape[1], directions), np.float32)
+    basis: NDArray[np.float32] = np.random.default_rng(2).standard_normal((rows.shape[1], directions), np.float32)
     for iteration in range(1 + iterations):
-        basis = _orthonormal(moments @ basis, rounds=1 if iteration < iterations else 3)
+        basis = _orthonormal(np.asarray(moments @ basis, np.float32), rounds=1 if iteration < iterations else 3)
     _, order = np.linalg.eigh((basis.T @ (moments @ basis)).astype(np.float64))
     return np.ascontiguousarray((basis @ order[:, ::-1].astype(np.float32)).T)
 

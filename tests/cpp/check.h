@@ -133,7 +133,8 @@ inline std::vector<float> random_basis(std::int64_t directions, std::int64_t col
   return basis;
 }
 
-// Levels that end with those numbers of directions, of eight and four bits in turn; four bits, eight bits; the reference is the mean of the rows or zero. Every
+// Levels that end with those numbers of directions, of eight and four bits in turn; four bits, eight bits of every
+// column; the reference is the mean of the rows or zero. Every
 // other direction is longer by the share `skew`, the others are shorter.
 template <class T>
 OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<std::int64_t>& projected, bool centred,
