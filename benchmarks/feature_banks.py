@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURES = 4096
-VERSION = 1
-"""Part of every file's name: to be raised whenever the same name would hold other numbers."""
 
 Kind = Literal["real", "simulated", "gaussian"]
 Role = Literal["bank", "queries"]
-KINDS: tuple[Kind, ...] = ("real", "simulated", "gaussian")
+VERSIONS: dict[Kind, int] = {"real": 2, "simulated": 1, "gaussian": 1}
+"""Part of a file's name: to be raised whenever the same name would hold other numbers."""
+KINDS: tuple[Kind, ...] = tuple(VERSIONS)
 
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _SEEDS = {"bank": 1, "queries": 2}
@@ -83,7 +83,7 @@ def contrast(rows: NDArray[np.float32], wanted: NDArray[np.float32], count: int 
 
 def _cached(kind: Kind, role: Role, rows: int) -> Path:
     folder = Path(os.environ.get("ONNXVIZ_BENCHMARK_CACHE") or Path.home() / ".cache" / "onnxviz-benchmarks")
-    target = folder / f"{kind}-{role}-{rows}-v{VERSION}.npy"
+    target = folder / f"{kind}-{role}-{rows}-v{VERSIONS[kind]}.npy"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class _RealFeatures:
     """EfficientNet-Lite0's head convolution of random crops, half of them of photos and half of CIFAR-10 images.
 
     The map after the ReLU6 and before the average is 4 × 4 at 128 pixels: its first 1,024 channels, maxima of 2 × 2.
-    Every tenth image is left to the queries.
+    Every tenth photo is left to the queries, which are crops of such photos only.
     """
 
     ROWS = 64
@@ -135,10 +135,8 @@ class _RealFeatures:
         self.seed = _SEEDS[role]
         photos = sorted((folder / "images" / "imagenet").glob("*.jpg"))
         tiny = sorted((folder / "images" / "cifar10").glob("*/*"))
-        self.sources = [
-            [path for place, path in enumerate(paths) if (place % self.HELD_OUT == 0) == (role == "queries")]
-            for paths in (photos, tiny)
-        ]
+        held_out = photos[:: self.HELD_OUT]
+        self.sources = [held_out] if role == "queries" else [sorted(set(photos) - set(held_out)), tiny]
         self.smallest_area = (0.1, 0.4)
         self.session, self.source, self.value = _head_convolution(folder, self.SIDE)
         self.image = functools.cache(_decode)
@@ -146,7 +144,7 @@ class _RealFeatures:
     def block(self, number: int) -> NDArray[np.float32]:
         random = np.random.default_rng((1, self.seed, number))
         crops = np.stack([self._crop(random) for _ in range(self.ROWS)]).astype(np.float32)
-        tensor = np.ascontiguousarray(_jitter(crops, random).transpose(0, 3, 1, 2))
+        tensor = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
         maps = self.session.run([self.value], {self.source: (tensor - 127) / 128})[0][:, : FEATURES // 4]
         maps = np.maximum(maps[:, :, 0::2], maps[:, :, 1::2])
         return np.maximum(maps[..., 0::2], maps[..., 1::2]).reshape(self.ROWS, FEATURES)
@@ -155,7 +153,7 @@ class _RealFeatures:
         """A random rectangle of a random image, perhaps mirrored."""
         from PIL import Image
 
-        which = int(random.integers(2))
+        which = int(random.integers(len(self.sources)))
         image = self.image(self.sources[which][random.integers(len(self.sources[which]))])
         area = random.uniform(self.smallest_area[which], 1) * image.width * image.height
         shape = math.exp(random.uniform(-1, 1) * math.log(4 / 3))
@@ -164,18 +162,6 @@ class _RealFeatures:
         box = (left, top, left + width, top + height)
         pixels = np.asarray(image.resize((self.SIDE, self.SIDE), Image.Resampling.BILINEAR, box))
         return pixels[:, ::-1] if random.integers(2) else pixels
-
-
-def _jitter(crops: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    """Other brightness, contrast, saturation and tint for each crop; whole grey values, as of a photo."""
-    count = len(crops)
-    brightness, contrasts = random.uniform(0.7, 1.3, (2, count, 1, 1, 1)).astype(np.float32)
-    saturation = random.uniform(0.5, 1.5, (count, 1, 1, 1)).astype(np.float32)
-    tint = random.uniform(0.9, 1.1, (count, 1, 1, 3)).astype(np.float32)
-    grey = crops @ np.array([[0.299], [0.587], [0.114]], np.float32)
-    middle = grey.mean(axis=(1, 2), keepdims=True)
-    coloured = (grey + saturation * (crops - grey)) * tint
-    return np.rint(np.clip((middle + contrasts * (coloured - middle)) * brightness, 0, 255))
 
 
 def _decode(path: Path) -> Any:

@@ -43,34 +43,40 @@ T* memory(py::array_t<T, py::array::c_style>& array, std::int64_t elements, cons
   return array.mutable_data();
 }
 
+static_assert(sizeof(PartTerms) == 4 * sizeof(float) && sizeof(OriginTerms) == 2 * sizeof(float));
+
 // The arrays of one level, held for as long as the index that writes and reads them.
 struct LevelArrays {
   std::int64_t columns;
   int bits;
-  bool projected;
   bool random_access;
+  std::optional<std::int64_t> first_direction;  // none where the level is not projected
   ByteMatrix codes;
-  DoubleArray norm;
-  DoubleArray sum;
-  FloatArray scale;
-  FloatArray zero;
-  FloatArray radius;
-  std::optional<FloatArray> residual_low;
-  std::optional<FloatArray> residual_high;
+  std::optional<DoubleArray> norm;
+  std::optional<DoubleArray> sum;
+  std::optional<FloatArray> scale;
+  std::optional<FloatArray> zero;
+  std::optional<FloatArray> radius;
+  std::optional<FloatMatrix> parts;
+  std::optional<FloatMatrix> origins;
 
   Level level(std::int64_t rows) {
-    const LevelShape shape{columns, bits, projected};
+    const LevelShape shape{columns, bits, first_direction.has_value(), first_direction.value_or(0)};
+    const auto needed = [](auto& array, std::int64_t elements, const char* what) {
+      if (!array) throw std::invalid_argument(std::string("a level needs its ") + what);
+      return memory(*array, elements, what);
+    };
     LevelMemory memories;
     memories.codes = memory(codes, rows * shape.row_bytes(), "codes");
-    memories.norm = memory(norm, rows, "norm");
-    memories.sum = memory(sum, rows, "sum");
-    memories.scale = memory(scale, rows, "scale");
-    memories.zero = memory(zero, rows, "zero");
-    memories.radius = memory(radius, rows, "radius");
-    if (projected) {
-      if (!residual_low || !residual_high) throw std::invalid_argument("a projected level needs its residuals");
-      memories.residual_low = memory(*residual_low, rows, "residual_low");
-      memories.residual_high = memory(*residual_high, rows, "residual_high");
+    if (shape.projected) {
+      memories.parts = reinterpret_cast<PartTerms*>(needed(parts, 4 * rows, "parts"));
+      if (shape.first == 0) memories.origins = reinterpret_cast<OriginTerms*>(needed(origins, 2 * rows, "origins"));
+    } else {
+      memories.norm = needed(norm, rows, "norm");
+      memories.sum = needed(sum, rows, "sum");
+      memories.scale = needed(scale, rows, "scale");
+      memories.zero = needed(zero, rows, "zero");
+      memories.radius = needed(radius, rows, "radius");
     }
     return {shape, memories, random_access};
   }
@@ -207,15 +213,17 @@ class Index {
 void register_neighbors(py::module_& module) {
   py::class_<LevelArrays>(module, "LevelArrays", py::is_final(), plain_metaclass(),
                           "The memory of one level of a NeighborIndex.")
-      .def(py::init<std::int64_t, int, bool, bool, ByteMatrix, DoubleArray, DoubleArray, FloatArray, FloatArray,
-                    FloatArray, std::optional<FloatArray>, std::optional<FloatArray>>(),
-           py::kw_only(), py::arg("columns"), py::arg("bits"), py::arg("projected"), py::arg("random_access"),
-           py::arg("codes").noconvert(), py::arg("norm").noconvert(), py::arg("sum").noconvert(),
-           py::arg("scale").noconvert(), py::arg("zero").noconvert(), py::arg("radius").noconvert(),
-           py::arg("residual_low").noconvert() = py::none(), py::arg("residual_high").noconvert() = py::none());
+      .def(py::init<std::int64_t, int, bool, std::optional<std::int64_t>, ByteMatrix, std::optional<DoubleArray>,
+                    std::optional<DoubleArray>, std::optional<FloatArray>, std::optional<FloatArray>,
+                    std::optional<FloatArray>, std::optional<FloatMatrix>, std::optional<FloatMatrix>>(),
+           py::kw_only(), py::arg("columns"), py::arg("bits"), py::arg("random_access"), py::arg("first_direction"),
+           py::arg("codes").noconvert(), py::arg("norm").noconvert() = py::none(),
+           py::arg("sum").noconvert() = py::none(), py::arg("scale").noconvert() = py::none(),
+           py::arg("zero").noconvert() = py::none(), py::arg("radius").noconvert() = py::none(),
+           py::arg("parts").noconvert() = py::none(), py::arg("origins").noconvert() = py::none());
   module.def(
       "row_bytes",
-      [](std::int64_t columns, int bits) { return LevelShape{columns, bits, false}.row_bytes(); },
+      [](std::int64_t columns, int bits) { return LevelShape{columns, bits}.row_bytes(); },
       py::arg("columns"), py::arg("bits"), "Bytes of a row's codes.");
   py::class_<Index>(module, "NeighborIndex", py::is_final(), plain_metaclass(),
                     "Exact nearest neighbours of the rows of one matrix.")

@@ -72,7 +72,7 @@ void AllPairs<T>::meet(std::int64_t group) {
                            levels_.padded_columns(level), products.data(), rows_per_tile);
     // Of the tile's rows once for all queries; what they fall by meanwhile, the bounds on single pairs allow for.
     for (std::int64_t i = 0; i < count; ++i) {
-      thresholds[i] = levels_.reach(level, {}, thresholds_[static_cast<std::size_t>(first + i)].get());
+      thresholds[i] = levels_.reach({}, thresholds_[static_cast<std::size_t>(first + i)].get());
     }
     for (std::int64_t q = 0; q < number; ++q) {
       const std::int64_t row = begin + q;
@@ -81,8 +81,8 @@ void AllPairs<T>::meet(std::int64_t group) {
                             products.data() + q * rows_per_tile, bounds);
       // Whichever of the two rows looks farther decides whether the pair is looked at.
       const double own = thresholds_[static_cast<std::size_t>(row)].get();
-      const float reach = levels_.reach(level, query, own);
-      const float threshold = levels_.reach(level, {}, own);
+      const float reach = levels_.reach(query, own);
+      const float threshold = levels_.reach({}, own);
       // Three roundings more than elsewhere; the limit of within_reach is rounded up by sixteen.
       for (std::int64_t i = 0; i < count; ++i) {
         widened[i] = radius[first + i] + std::max(0.0F, thresholds[i] - threshold);

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "kernels_in_use.h"
+#include "parallel.h"
 
 namespace onnxviz {
 namespace {
@@ -22,8 +23,20 @@ constexpr double largest_element = 0x1p60;
 constexpr double smallest_scale = 0x1p-100;
 constexpr std::int64_t most_columns = std::int64_t{1} << 22;
 constexpr std::int64_t most_projected_columns = 65536;
+// From so many vectors on four bits are quicker as bytes.
+constexpr std::int64_t fewest_vectors_for_bytes = 8;
+constexpr std::int64_t directions_per_task = 256;
 constexpr double byte_steps = 254;  // one less than there are, because both ends are rounded to the grid
 constexpr double nibble_steps = 15;
+constexpr double byte_zero = 128;  // of coordinates
+constexpr double nibble_zero = 7.5;
+// Standard deviations that four bits of a coordinate may be spread over.
+constexpr std::array<double, 4> spreads = {2.2, 2.5, 2.8, 3.2};
+// Of every term of a squared bound in float32, see the header.
+constexpr double part_slack = 0x1p-18;
+// Lengths from here on could overflow there, and what is below could have been lost to underflow.
+constexpr double largest_length = 0x1p60;
+constexpr double part_underflow = 0x1p-100;
 constexpr double largest_byte = 255;
 constexpr double largest_nibble = 15;
 // Shares of the range that four bits may be spread over; what lies beyond is cut off.
@@ -31,6 +44,10 @@ constexpr std::array<double, 8> clippings = {1, .85, .7, .6, .5, .42, .35, .28};
 
 float up(double value) {
   return std::nextafter(static_cast<float>(value * (1 + 0x1p-22)), infinity_float);
+}
+
+float below(double value) {
+  return std::nextafter(static_cast<float>(value - std::fabs(value) * 0x1p-22), -infinity_float);
 }
 
 float down(double value) { return std::max(0.0F, std::nextafter(static_cast<float>(value * (1 - 0x1p-22)), 0.0F)); }
@@ -45,6 +62,13 @@ void pack_nibbles(const std::uint8_t* codes, std::int64_t columns, std::uint8_t*
       const unsigned high_code = high + b < columns ? codes[high + b] : 0U;
       packed[b] = static_cast<std::uint8_t>(low_code | high_code << 4);
     }
+  }
+}
+
+void unpack_nibbles(const std::uint8_t* packed, std::int64_t bytes, std::uint8_t* codes) {
+  for (std::int64_t i = 0; i < bytes; i += byte_block, packed += byte_block, codes += nibble_block) {
+    for (std::int64_t b = 0; b < byte_block; ++b) codes[b] = packed[b] & 15U;
+    for (std::int64_t b = 0; b < byte_block; ++b) codes[byte_block + b] = static_cast<std::uint8_t>(packed[b] >> 4);
   }
 }
 
@@ -63,7 +87,8 @@ Levels::Levels(const IndexSetup& setup, std::int64_t columns)
       reference_(setup.reference),
       levels_(setup.levels),
       products_(product_kernels_in_use()),
-      encoding_(encoding_kernels_in_use()) {
+      encoding_(encoding_kernels_in_use()),
+      bounds_(bound_kernels_in_use()) {
   int exponent = 0;
   if (std::frexp(scale_, &exponent) != 0.5 || std::abs(exponent) > 500) {
     throw std::invalid_argument("the scale is no power of two within 2^-500 and 2^500");
@@ -77,11 +102,13 @@ Levels::Levels(const IndexSetup& setup, std::int64_t columns)
   for (std::size_t i = 0; i < levels_.size(); ++i) {
     const LevelShape& shape = levels_[i].shape;
     const bool last = i + 1 == levels_.size();
-    if (shape.columns < 1 || (shape.bits != 8 && shape.bits != 4) || (shape.projected && (last || shape.bits != 8)) ||
+    if (shape.columns < 1 || (shape.bits != 8 && shape.bits != 4) || (shape.projected && last) ||
+        (shape.projected && i > 0 && !levels_[i - 1].shape.projected) ||
+        (shape.projected && shape.first != projected) ||
         (!shape.projected && shape.columns != columns_) || (last && shape.bits != 8)) {
       throw std::invalid_argument("level " + std::to_string(i) + " has no possible shape");
     }
-    if (shape.projected) projected = std::max(projected, shape.columns);
+    if (shape.projected) projected += shape.columns;
   }
   if (levels_.empty()) throw std::invalid_argument("an index needs a level of 8 bits");
   if (columns_ <= most_projected_columns && setup.basis.columns == columns_) {
@@ -90,13 +117,18 @@ Levels::Levels(const IndexSetup& setup, std::int64_t columns)
   // Levels of directions that the basis does not have can prove nothing.
   levels_.erase(std::remove_if(levels_.begin(), levels_.end(),
                                [this](const Level& level) {
-                                 return level.shape.projected && level.shape.columns > basis_.directions();
+                                 const LevelShape& shape = level.shape;
+                                 return shape.projected && shape.first + shape.columns > basis_.directions();
                                }),
                 levels_.end());
-  std::vector<double> middle(reference_.size());
-  for (std::size_t j = 0; j < middle.size(); ++j) middle[j] = (setup.mean[j] - reference_[j]) * scale_;
-  centre_ = basis_.project(middle);
-  projected_bytes_ = whole(basis_.directions(), byte_block);
+  double squares = 0;
+  for (std::size_t j = 0; j < reference_.size(); ++j) {
+    middle_.push_back((setup.mean[j] - reference_[j]) * scale_);
+    squares += middle_[j] * middle_[j];
+  }
+  centre_ = basis_.project(middle_);
+  uncertain_centre_ = std::sqrt(static_cast<double>(basis_.directions()) * squares) * static_cast<double>(columns_) *
+                      0x1p-51;
   largest_vector_ = std::min<std::int64_t>(127, ((std::int64_t{1} << 31) - 1) / (255 * full_bytes_));
   largest_zero_ = std::min(0x1p20, std::floor(std::sqrt(0x1p53 / static_cast<double>(full_bytes_))) - 512);
   usable_ = columns_ <= most_columns && largest_vector_ >= 1;
@@ -142,49 +174,104 @@ Levels::Quantizer Levels::nibble_quantizer(const std::uint8_t* codes, Quantizer 
 }
 
 double Levels::write(const LevelMemory& memory, std::int64_t row, Quantizer quantizer, double largest,
-                     const double* values, std::int64_t columns, double squares, double extra,
-                     std::uint8_t* codes) const {
+                     const double* values, double squares, std::uint8_t* codes) const {
   const auto scale = static_cast<double>(quantizer.scale);
   double sum = 0;
   double norm = 0;
   double error = 0;
-  encoding_.encode(values, columns, scale, quantizer.zero, largest, codes, &sum, &norm, &error);
+  encoding_.encode(values, columns_, scale, quantizer.zero, largest, codes, &sum, &norm, &error);
   memory.scale[row] = quantizer.scale;
   memory.zero[row] = static_cast<float>(quantizer.zero);
   memory.norm[row] = scale * scale * norm;
   memory.sum[row] = sum;
-  memory.radius[row] = up(std::sqrt(error) * (1 + of_a_sum) + std::sqrt(squares) * 0x1p-50 + extra);
+  memory.radius[row] = up(std::sqrt(error) * (1 + of_a_sum) + std::sqrt(squares) * 0x1p-50);
   return sum * scale;
 }
 
-void Levels::write_nowhere(const LevelMemory& memory, std::int64_t row) const {
+void Levels::write_nowhere(const Level& level, std::int64_t row) const {
+  const LevelMemory& memory = level.memory;
+  std::fill_n(memory.codes + row * level.shape.row_bytes(), level.shape.row_bytes(), std::uint8_t{0});
+  if (level.shape.projected) {
+    memory.parts[row] = {};
+    if (level.shape.first == 0) memory.origins[row] = {0, std::numeric_limits<float>::quiet_NaN()};
+    return;
+  }
   memory.scale[row] = 0;
   memory.zero[row] = 0;
   memory.norm[row] = 0;
   memory.sum[row] = 0;
   memory.radius[row] = infinity_float;
-  if (memory.residual_low != nullptr) {
-    memory.residual_low[row] = 0;
-    memory.residual_high[row] = infinity_float;
-  }
 }
 
-void Levels::residuals(double squares, double coordinate_squares, double away, double& low, double& high) const {
-  const double length = std::sqrt(coordinate_squares);
-  const double longest = length * (1 + of_a_sum) + away;
-  const double shortest = std::max(0.0, length * (1 - of_a_sum) - away);
-  low = std::sqrt(std::max(0.0, squares * (1 - of_a_sum) - longest * longest / (1 - basis_.excess())));
-  high = std::sqrt(std::max(0.0, squares * (1 + of_a_sum) - shortest * shortest / (1 + basis_.excess())));
-  low *= 1 - of_a_sum;
-  high *= 1 + of_a_sum;
+void Levels::write_part(const Level& level, std::int64_t row, const double* values, double squares, double residual,
+                        Workspace& workspace) const {
+  const std::int64_t columns = level.shape.columns;
+  const bool bytes = level.shape.bits == 8;
+  double farthest = 0;
+  for (std::int64_t j = 0; j < columns; ++j) farthest = std::max(farthest, std::fabs(values[j]));
+  double chosen = 0;
+  double norm = 0;
+  double least = infinity;
+  for (const double spread : spreads) {
+    // Bytes take in all; four bits the width that loses least.
+    const double half_width = std::min(farthest, spread * std::sqrt(squares / static_cast<double>(columns)));
+    const double width = bytes ? farthest / 127 : 2 / nibble_steps * half_width;
+    const auto scale = static_cast<double>(static_cast<float>(std::max(width * (1 + 0x1p-20), 2 * smallest_scale)));
+    double sum = 0;
+    double code_squares = 0;
+    double error = 0;
+    encoding_.encode(values, columns, scale, bytes ? byte_zero : nibble_zero, bytes ? largest_byte : largest_nibble,
+                     workspace.other_codes.data(), &sum, &code_squares, &error);
+    if (error < least) {
+      least = error;
+      chosen = scale;
+      norm = scale * scale * code_squares;
+      std::swap(workspace.codes, workspace.other_codes);
+    }
+    if (bytes) break;
+  }
+  std::uint8_t* codes = level.memory.codes + row * level.shape.row_bytes();
+  if (bytes) {
+    std::copy_n(workspace.codes.data(), columns, codes);
+    std::fill(codes + columns, codes + level.shape.row_bytes(), std::uint8_t{0});
+  } else {
+    pack_nibbles(workspace.codes.data(), columns, codes);
+  }
+  PartTerms& terms = level.memory.parts[row];
+  terms.scale = static_cast<float>(bytes ? chosen : chosen / 2);
+  terms.radius = up(std::sqrt(least) * (1 + of_a_sum) + std::sqrt(squares) * 0x1p-50);
+  terms.length = up(std::sqrt(norm));
+  terms.residual = up(residual);
+}
+
+double Levels::residual(double length, double part_squares, double away) const {
+  const double shortest = std::max(0.0, std::sqrt(part_squares) * (1 - of_a_sum) - away);
+  return std::sqrt(std::max(0.0, length * length * (1 + of_a_sum) - shortest * shortest / (1 + basis_.excess()))) *
+         (1 + of_a_sum);
+}
+
+// |Z| from above, and from below, of X', which has the given length.
+double Levels::length_about_middle(const double* values, double length, double& low) const {
+  constexpr std::size_t lanes = 8;
+  std::array<double, lanes> sums{};
+  for (std::size_t j = 0; j < middle_.size(); ++j) {
+    const double difference = values[j] - middle_[j];
+    sums[j % lanes] += difference * difference;
+  }
+  double squares = 0;
+  for (const double sum : sums) squares += sum;
+  const double about = std::sqrt(squares);
+  low = std::max(0.0, about * (1 - of_a_sum) - length * 0x1p-50);
+  return about * (1 + of_a_sum) + length * 0x1p-50;
 }
 
 void Levels::encode(std::int64_t first, Workspace& workspace) const {
   const auto count = static_cast<std::int64_t>(workspace.rows.size());
   const Level& bytes = levels_.back();
   const std::int64_t bytes_per_row = bytes.shape.row_bytes();
-  workspace.codes.resize(static_cast<std::size_t>(std::max(bytes_per_row, projected_bytes_)));
-  workspace.squares.assign(workspace.rows.size(), -1);
+  workspace.codes.resize(static_cast<std::size_t>(std::max(full_bytes_, basis_.directions())));
+  workspace.other_codes.resize(workspace.codes.size());
+  workspace.lengths.assign(3 * workspace.rows.size(), -1);
   for (std::int64_t i = 0; i < count; ++i) {
     ExactRow& row = workspace.rows[static_cast<std::size_t>(i)];
     const std::int64_t number = first + i;
@@ -192,69 +279,66 @@ void Levels::encode(std::int64_t first, Workspace& workspace) const {
     double highest = 0;
     double squares = 0;
     encoding_.centre(row.elements.data(), reference_.data(), scale_, columns_, &lowest, &highest, &squares);
-    std::uint8_t* byte_codes = bytes.memory.codes + number * bytes_per_row;
-    std::fill(byte_codes + columns_, byte_codes + bytes_per_row, std::uint8_t{0});
     const bool placed = usable_ && !row.without_direction && lowest > -largest_element && highest < largest_element;
     if (!placed) {
-      for (const Level& level : levels_) {
-        std::uint8_t* codes = level.memory.codes + number * level.shape.row_bytes();
-        std::fill(codes, codes + level.shape.row_bytes(), std::uint8_t{0});
-        write_nowhere(level.memory, number);
-      }
+      for (const Level& level : levels_) write_nowhere(level, number);
       continue;
     }
-    workspace.squares[static_cast<std::size_t>(i)] = squares;
     const double* values = row.elements.data();
+    double* lengths = workspace.lengths.data() + 3 * i;
+    lengths[0] = std::sqrt(squares);
+    lengths[1] = length_about_middle(values, lengths[0], lengths[2]);
+    std::uint8_t* byte_codes = bytes.memory.codes + number * bytes_per_row;
+    std::fill(byte_codes + columns_, byte_codes + bytes_per_row, std::uint8_t{0});
     const Quantizer byte_quantizer = quantizer(lowest, highest, byte_steps);
-    const double sum = write(bytes.memory, number, byte_quantizer, largest_byte, values, columns_, squares, 0, byte_codes);
+    const double sum = write(bytes.memory, number, byte_quantizer, largest_byte, values, squares, byte_codes);
     for (const Level& level : levels_) {
-      if (level.shape.bits != 4) continue;
+      if (level.shape.bits != 4 || level.shape.projected) continue;
       write(level.memory, number, nibble_quantizer(byte_codes, byte_quantizer, lowest, highest, sum), largest_nibble,
-            values, columns_, squares, 0, workspace.codes.data());
+            values, squares, workspace.codes.data());
       pack_nibbles(workspace.codes.data(), columns_, level.memory.codes + number * level.shape.row_bytes());
     }
   }
   const std::int64_t directions = basis_.directions();
   if (directions == 0) return;
 
-  workspace.products.resize(static_cast<std::size_t>(directions * count));
+  workspace.products.resize(static_cast<std::size_t>(2 * directions * count));
   products_.bytes(bytes.memory.codes + first * bytes_per_row, bytes_per_row, count, basis_.vectors(),
-                  basis_.row_bytes(), directions, bytes_per_row, workspace.products.data(), count);
+                  basis_.row_bytes(), 2 * directions, bytes_per_row, workspace.products.data(), count);
   workspace.coordinates.resize(static_cast<std::size_t>(directions));
   double* coordinates = workspace.coordinates.data();
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t number = first + i;
-    const double all_squares = workspace.squares[static_cast<std::size_t>(i)];
-    if (all_squares < 0) continue;
+    const double* lengths = workspace.lengths.data() + 3 * i;
+    if (lengths[0] < 0) continue;
     const auto scale = static_cast<double>(bytes.memory.scale[number]);
     const auto zero = static_cast<double>(bytes.memory.zero[number]);
-    const double away = basis_.stretch() * static_cast<double>(bytes.memory.radius[number]);
-    double lowest = infinity;
-    double highest = -infinity;
     double squares = 0;
-    double centred_squares = 0;
-    std::int64_t done = 0;
+    double all_squares = 0;
+    for (std::int64_t k = 0; k < directions; ++k) {
+      const auto high = static_cast<double>(workspace.products[static_cast<std::size_t>(k * count + i)]);
+      const auto low = static_cast<double>(workspace.products[static_cast<std::size_t>((directions + k) * count + i)]);
+      const double coordinate =
+          scale * basis_.scale(k) * (IntegerBasis::high_weight * high + low - zero * basis_.sum(k));
+      coordinates[k] = coordinate - centre_[static_cast<std::size_t>(k)];
+      squares += coordinate * coordinate;
+      all_squares += coordinates[k] * coordinates[k];
+    }
+    const double away = basis_.stretch() * static_cast<double>(bytes.memory.radius[number]) + uncertain_centre_ +
+                        (std::sqrt(squares) + std::sqrt(all_squares)) * 0x1p-50;
+    double part_squares = 0;
     for (const Level& level : levels_) {
       if (!level.shape.projected) continue;
-      for (; done < level.shape.columns; ++done) {
-        const auto product = static_cast<double>(workspace.products[static_cast<std::size_t>(done * count + i)]);
-        const double coordinate = scale * basis_.scale(done) * (product - zero * basis_.sum(done));
-        const double centred = coordinate - centre_[static_cast<std::size_t>(done)];
-        coordinates[done] = centred;
-        lowest = std::min(lowest, centred);
-        highest = std::max(highest, centred);
-        squares += coordinate * coordinate;
-        centred_squares += centred * centred;
+      if (lengths[1] >= largest_length) {
+        write_nowhere(level, number);
+        continue;
       }
-      std::uint8_t* codes = level.memory.codes + number * level.shape.row_bytes();
-      std::fill(codes + level.shape.columns, codes + level.shape.row_bytes(), std::uint8_t{0});
-      write(level.memory, number, quantizer(lowest, highest, byte_steps), largest_byte, coordinates,
-            level.shape.columns, centred_squares, away + std::sqrt(squares) * 0x1p-50, codes);
-      double low = 0;
-      double high = 0;
-      residuals(all_squares, squares, away, low, high);
-      level.memory.residual_low[number] = down(low);
-      level.memory.residual_high[number] = up(high);
+      const double* part = coordinates + level.shape.first;
+      double own_squares = 0;
+      for (std::int64_t k = 0; k < level.shape.columns; ++k) own_squares += part[k] * part[k];
+      part_squares += own_squares;
+      write_part(level, number, part, own_squares, residual(lengths[1], part_squares, away), workspace);
+      if (level.shape.first == 0) level.memory.origins[number] = {down(lengths[2] * lengths[2]), up(away)};
     }
   }
 }
@@ -264,7 +348,7 @@ void Levels::encode(std::int64_t first, Workspace& workspace) const {
 void Levels::finish(LevelQuery& query) const { query.terms.norm = query.norm * (1 - slack) - floor_; }
 
 // Values as two signed bytes each; returns the scale.
-double Levels::split(const double* values, std::int64_t columns, std::int64_t bytes, std::vector<std::int8_t>& vectors,
+double Levels::split(const double* values, std::int64_t columns, std::int64_t bytes, std::int8_t* vectors,
                      double& norm, double& sum, double& error) const {
   const std::int64_t most = largest_vector_;
   const std::int64_t base = std::min<std::int64_t>(128, 2 * most);
@@ -274,15 +358,14 @@ double Levels::split(const double* values, std::int64_t columns, std::int64_t by
       static_cast<float>(std::max(farthest / static_cast<double>(most * base) * (1 + 0x1p-20), smallest_scale)));
   std::vector<std::int16_t> codes(static_cast<std::size_t>(columns));
   encoding_.encode_signed(values, columns, scale, codes.data(), &error);
-  vectors.assign(static_cast<std::size_t>(2 * bytes), 0);
   std::int64_t total = 0;
   std::int64_t squares = 0;
   for (std::int64_t j = 0; j < columns; ++j) {
     const std::int64_t code = codes[static_cast<std::size_t>(j)];
     // Rounded down, which division is not for negative numbers.
     const std::int64_t high = (code + base / 2 + base * 32768) / base - 32768;
-    vectors[static_cast<std::size_t>(j)] = static_cast<std::int8_t>(high);
-    vectors[static_cast<std::size_t>(bytes + j)] = static_cast<std::int8_t>(code - base * high);
+    vectors[j] = static_cast<std::int8_t>(high);
+    vectors[bytes + j] = static_cast<std::int8_t>(code - base * high);
     total += code;
     squares += code * code;
   }
@@ -291,7 +374,36 @@ double Levels::split(const double* values, std::int64_t columns, std::int64_t by
   return scale;
 }
 
-void Levels::prepare(FineQuery& query) const {
+void Levels::prepare(FineQuery* queries, std::int64_t count, int threads) const {
+  parallel_for(count, threads, [&](std::int64_t q) { prepare_columns(queries[q]); });
+  const std::int64_t both = 2 * basis_.directions();
+  if (both == 0) return;
+  // Of many queries the vectors lie side by side, so that a part of the basis is read once for all of them.
+  std::vector<std::int8_t> gathered;
+  const std::int8_t* vectors = queries[0].vectors.data();
+  if (count > 1) {
+    gathered.resize(static_cast<std::size_t>(2 * count * full_bytes_));
+    vectors = gathered.data();
+    for (std::int64_t q = 0; q < count; ++q) {
+      const std::vector<std::int8_t>& own = queries[q].vectors;
+      if (queries[q].usable) std::copy(own.begin(), own.end(), gathered.begin() + 2 * q * full_bytes_);
+    }
+  } else if (!queries[0].usable) {
+    return;
+  }
+  std::vector<std::int32_t> products(static_cast<std::size_t>(2 * count * both));
+  parallel_for((both + directions_per_task - 1) / directions_per_task, threads, [&](std::int64_t task) {
+    const std::int64_t first = task * directions_per_task;
+    products_.bytes(basis_.rows() + first * basis_.row_bytes(), basis_.row_bytes(),
+                    std::min(directions_per_task, both - first), vectors, full_bytes_, 2 * count, basis_.row_bytes(),
+                    products.data() + first, both);
+  });
+  parallel_for(count, threads, [&](std::int64_t q) {
+    if (queries[q].usable) prepare_parts(queries[q], products.data() + 2 * q * both);
+  });
+}
+
+void Levels::prepare_columns(FineQuery& query) const {
   query.levels.assign(levels_.size(), {});
   query.usable = false;
   if (!usable_ || query.row.without_direction) return;
@@ -305,81 +417,116 @@ void Levels::prepare(FineQuery& query) const {
 
   LevelQuery full;
   double error = 0;
+  query.vectors.assign(static_cast<std::size_t>(2 * full_bytes_), 0);
   const double scale =
-      split(query.values.data(), columns_, full_bytes_, query.vectors, full.norm, full.terms.sum, error);
+      split(query.values.data(), columns_, full_bytes_, query.vectors.data(), full.norm, full.terms.sum, error);
+  const double high_weight = static_cast<double>(std::min<std::int64_t>(128, 2 * largest_vector_));
   full.terms.twice_scale = 2 * scale;
-  full.terms.high_weight = static_cast<double>(std::min<std::int64_t>(128, 2 * largest_vector_));
+  full.terms.high_weight = high_weight;
   full.radius = std::sqrt(error) * (1 + of_a_sum) + std::sqrt(squares) * 0x1p-50;
   finish(full);
-  const double high_weight = full.terms.high_weight;
+  query.length = std::sqrt(squares);
+  std::fill(query.levels.begin(), query.levels.end(), full);
+}
 
+void Levels::prepare_parts(FineQuery& query, const std::int32_t* products) const {
+  const LevelQuery full = query.levels.back();
+  const double scale = full.terms.twice_scale / 2;
+  const double high_weight = full.terms.high_weight;
   const std::int64_t directions = basis_.directions();
-  const double away = basis_.stretch() * full.radius;
-  std::vector<std::int32_t> products(static_cast<std::size_t>(2 * directions));
   query.coordinates.resize(static_cast<std::size_t>(directions));
-  std::vector<double> squared_coordinates(static_cast<std::size_t>(directions));
-  if (directions > 0) {
-    products_.bytes(basis_.rows(), basis_.row_bytes(), directions, query.vectors.data(), full_bytes_, 2,
-                    basis_.row_bytes(), products.data(), directions);
-    for (std::int64_t i = 0; i < directions; ++i) {
-      const auto position = static_cast<std::size_t>(i);
-      const double product = high_weight * static_cast<double>(products[position]) +
-                             static_cast<double>(products[static_cast<std::size_t>(directions + i)]);
-      const double coordinate = scale * basis_.scale(i) * (product - 128 * full.terms.sum);
-      squared_coordinates[position] = coordinate * coordinate;
-      query.coordinates[position] = coordinate - centre_[position];
-    }
-  }
-  LevelQuery projected;
-  double projected_scale = 0;
-  if (directions > 0) {
-    projected_scale = split(query.coordinates.data(), directions, projected_bytes_, query.projected, projected.norm,
-                            projected.terms.sum, error);
-  }
-  std::int64_t done = 0;
-  std::int64_t total = 0;
-  std::int64_t code_squares = 0;
   double coordinate_squares = 0;
-  double centred_squares = 0;
-  double lost = 0;
-  for (std::size_t i = 0; i < levels_.size(); ++i) {
-    LevelQuery& level = query.levels[i];
-    if (!levels_[i].shape.projected) {
-      level = full;
-      continue;
-    }
-    // The codes of the first directions serve every level that has them; only the sums are its own.
-    for (; done < levels_[i].shape.columns; ++done) {
-      const auto position = static_cast<std::size_t>(done);
-      const std::int64_t code = static_cast<std::int64_t>(high_weight) * query.projected[position] +
-                                query.projected[position + static_cast<std::size_t>(projected_bytes_)];
-      total += code;
-      code_squares += code * code;
-      const double centred = query.coordinates[position];
-      const double difference = centred - projected_scale * static_cast<double>(code);
-      coordinate_squares += squared_coordinates[position];
-      centred_squares += centred * centred;
-      lost += difference * difference;
-    }
-    level.terms.twice_scale = 2 * projected_scale;
-    level.terms.high_weight = high_weight;
-    level.terms.sum = static_cast<double>(total);
-    level.norm = projected_scale * projected_scale * static_cast<double>(code_squares);
-    level.radius = std::sqrt(lost) * (1 + of_a_sum) +
-                   (std::sqrt(coordinate_squares) + std::sqrt(centred_squares)) * 0x1p-50 + away;
-    residuals(squares, coordinate_squares, away, level.terms.residual_low, level.terms.residual_high);
-    finish(level);
+  double all_squares = 0;
+  for (std::int64_t i = 0; i < directions; ++i) {
+    const auto product = [&](std::int64_t half) {
+      const auto high = static_cast<double>(products[half * directions + i]);
+      const auto low = static_cast<double>(products[(2 + half) * directions + i]);
+      return high_weight * high + low - 128 * full.terms.sum;
+    };
+    const double coordinate = scale * basis_.scale(i) * (IntegerBasis::high_weight * product(0) + product(1));
+    const double centred = coordinate - centre_[static_cast<std::size_t>(i)];
+    query.coordinates[static_cast<std::size_t>(i)] = centred;
+    coordinate_squares += coordinate * coordinate;
+    all_squares += centred * centred;
   }
+  const double stretch = basis_.stretch();
+  const double excess = basis_.excess();
+  const double away = stretch * full.radius + uncertain_centre_ +
+                      (std::sqrt(coordinate_squares) + std::sqrt(all_squares)) * 0x1p-50;
+  double shortest = 0;
+  const double length = length_about_middle(query.values.data(), query.length, shortest);
+  const double kappa = excess * (1 + excess) / (1 - excess);
+  PartQuery common{};
+  const double keep = 1 - part_slack - kappa - stretch * away / length;
+  const double lost = stretch * away * length;
+  common.keep = down(keep);
+  common.square = below(shortest * shortest * (1 - kappa) - lost - part_slack * (shortest * shortest + lost));
+  common.slack = up(2 * (stretch * length + away) * (1 + part_slack));
+  if (!(keep > 0 && length < largest_length)) common.square = -infinity_float;
+  query.parts.resize(levels_.size());
+  double part_squares = 0;
+  for (int number = 0; projected(number); ++number) {
+    const LevelShape& shape = level(number).shape;
+    const double* values = query.coordinates.data() + shape.first;
+    std::vector<std::int8_t>& vectors = query.parts[static_cast<std::size_t>(number)];
+    vectors.assign(static_cast<std::size_t>(2 * vector_bytes(number)), 0);
+    double norm = 0;
+    double sum = 0;
+    double error = 0;
+    const double part_scale = split(values, shape.columns, vector_bytes(number), vectors.data(), norm, sum, error);
+    double own_squares = 0;
+    for (std::int64_t k = 0; k < shape.columns; ++k) own_squares += values[k] * values[k];
+    part_squares += own_squares;
+    PartQuery part = common;
+    part.residual = up(2 * residual(length, part_squares, away) * (1 + part_slack));
+    finish_part(part, number, part_scale, high_weight, vectors.data(), 2, std::sqrt(own_squares),
+                std::sqrt(error) * (1 + of_a_sum));
+    query.levels[static_cast<std::size_t>(number)] = {};
+    query.levels[static_cast<std::size_t>(number)].part = part;
+  }
+}
+
+// What a query in one or two vectors, `lost` from the `length` that its coordinates have, makes of a level's terms.
+void Levels::finish_part(PartQuery& part, int number, double scale, double high_weight, const std::int8_t* vectors,
+                         int number_of_vectors, double length, double lost) const {
+  const bool bytes = level(number).shape.bits == 8;
+  const auto zero = static_cast<std::int32_t>(bytes ? byte_zero : 2 * nibble_zero);
+  std::int32_t sums[2] = {};
+  double squares[2] = {};
+  for (int v = 0; v < number_of_vectors; ++v) {
+    const std::int8_t* vector = vectors + v * vector_bytes(number);
+    std::int64_t total = 0;
+    for (std::int64_t j = 0; j < level(number).shape.columns; ++j) {
+      const std::int32_t code = vector[j];
+      sums[v] += code;
+      total += code * code;
+    }
+    squares[v] = static_cast<double>(total);
+  }
+  const bool fine = number_of_vectors == 2;
+  const double size = fine ? scale * (high_weight * std::sqrt(squares[0]) + std::sqrt(squares[1]))
+                           : scale * std::sqrt(squares[0]);
+  part.twice_scale = static_cast<float>(2 * scale);
+  part.high_weight = static_cast<float>(high_weight);
+  part.weight = bytes ? 1 : 2;
+  part.high_offset = fine ? zero * sums[0] : 0;
+  part.low_offset = zero * sums[fine ? 1 : 0];
+  part.radius = up(2 * length * (1 + of_a_sum) * (1 + part_slack));
+  part.length = up(2 * (lost + length * 0x1p-50 + size * part_slack) * (1 + part_slack));
 }
 
 LevelQuery Levels::coarse(int number, const FineQuery& query, std::int8_t* vector) const {
   const Level& at = level(number);
-  const double* values = at.shape.projected ? query.coordinates.data() : query.values.data();
   const std::int64_t columns = at.shape.columns;
+  const double* values = at.shape.projected ? query.coordinates.data() + at.shape.first : query.values.data();
   // Half of the codes are negative in the vector; those of a row are one more, which few columns can afford.
   const auto middle = static_cast<double>(at.shape.projected ? 127 : largest_vector_);
   const auto [lowest, highest] = std::minmax_element(values, values + columns);
-  const Quantizer chosen = quantizer(*lowest, *highest, 2 * middle - 1);
+  Quantizer chosen = quantizer(*lowest, *highest, 2 * middle - 1);
+  if (at.shape.projected) {
+    const double farthest = std::max(std::fabs(*lowest), std::fabs(*highest));
+    chosen = {static_cast<float>(std::max(farthest / middle * (1 + 0x1p-20), smallest_scale)), middle};
+  }
   std::vector<std::uint8_t> codes(static_cast<std::size_t>(columns));
   const auto scale = static_cast<double>(chosen.scale);
   double sum = 0;
@@ -390,19 +537,26 @@ LevelQuery Levels::coarse(int number, const FineQuery& query, std::int8_t* vecto
     vector[j] = static_cast<std::int8_t>(static_cast<double>(codes[static_cast<std::size_t>(j)]) - middle);
   }
   LevelQuery coarse = query.levels[static_cast<std::size_t>(number)];
+  const double lost = std::sqrt(error) * (1 + of_a_sum);
+  if (at.shape.projected) {
+    double squares = 0;
+    for (std::int64_t k = 0; k < columns; ++k) squares += values[k] * values[k];
+    finish_part(coarse.part, number, scale, 0, vector, 1, std::sqrt(squares), lost);
+    return coarse;
+  }
   coarse.terms.twice_scale = 2 * scale;
   coarse.terms.zero = chosen.zero - middle;
   coarse.terms.sum = sum + static_cast<double>(columns) * coarse.terms.zero;
   coarse.norm = scale * scale * norm;
   // The fine query's radius holds what its values themselves are uncertain by, and a little more.
-  coarse.radius += std::sqrt(error) * (1 + of_a_sum);
+  coarse.radius += lost;
   finish(coarse);
   return coarse;
 }
 
 bool Levels::has_coarse_rows(int number) const {
   // 255 x 128 a column has to stay within int32.
-  return level(number).shape.bits == 8 && (level(number).shape.projected || full_bytes_ <= 65792);
+  return level(number).shape.bits == 8 && !projected(number) && full_bytes_ <= 65792;
 }
 
 LevelQuery Levels::coarse_of_row(int number, std::int64_t row, std::int8_t* vector) const {
@@ -415,36 +569,60 @@ LevelQuery Levels::coarse_of_row(int number, std::int64_t row, std::int8_t* vect
   coarse.terms.sum = at.memory.sum[row] + static_cast<double>(at.shape.columns) * coarse.terms.zero;
   coarse.norm = at.memory.norm[row];
   coarse.radius = static_cast<double>(at.memory.radius[row]);
-  if (at.shape.projected) {
-    coarse.terms.residual_low = static_cast<double>(at.memory.residual_low[row]);
-    coarse.terms.residual_high = static_cast<double>(at.memory.residual_high[row]);
-  }
   finish(coarse);
   return coarse;
 }
 
 // -- bounds -----------------------------------------------------------------------------------------------------------
 
-float Levels::reach(int number, const LevelQuery& query, double distance) const {
-  const double stretch = level(number).shape.projected ? basis_.stretch() : 1;
-  return up(stretch * distance * (1 + widening_) + query.radius);
+float Levels::reach(const LevelQuery& query, double distance) const {
+  return up(distance * (1 + widening_) + query.radius);
+}
+
+float Levels::limit(double distance) const {
+  const double widened = distance * (1 + widening_) * (1 + slack);
+  return up(widened * widened * (1 + slack) + floor_ + part_underflow);
 }
 
 RowTerms Levels::terms(int number, std::int64_t first) const {
   const LevelMemory& memory = level(number).memory;
-  const bool projected = level(number).shape.projected;
-  return {memory.norm + first,
-          memory.sum + first,
-          memory.scale + first,
-          memory.zero + first,
-          projected ? memory.residual_low + first : nullptr,
-          projected ? memory.residual_high + first : nullptr};
+  return {memory.norm + first, memory.sum + first, memory.scale + first, memory.zero + first};
+}
+
+void Levels::products(int number, std::int64_t first, std::int64_t count, const std::int8_t* vectors,
+                      std::int64_t vector_bytes, std::int64_t number_of_vectors, std::int32_t* products,
+                      std::vector<std::uint8_t>& unpacked) const {
+  const std::int64_t columns = padded_columns(number);
+  if (level(number).shape.bits == 8 || number_of_vectors < fewest_vectors_for_bytes) {
+    product(number)(codes(number, first), level(number).shape.row_bytes(), count, vectors, vector_bytes,
+                    number_of_vectors, columns, products, rows_per_tile);
+    return;
+  }
+  unpacked.resize(static_cast<std::size_t>(rows_per_tile * columns));
+  unpack_nibbles(codes(number, first), count * columns / 2, unpacked.data());
+  products_.bytes(unpacked.data(), columns, count, vectors, vector_bytes, number_of_vectors, columns, products,
+                  rows_per_tile);
+}
+
+void Levels::read_parts(int number, std::int64_t first, std::int64_t count, PartTable& table) const {
+  const LevelMemory& memory = level(number).memory;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const PartTerms& terms = memory.parts[first + i];
+    table.scale[i] = terms.scale;
+    table.radius[i] = terms.radius;
+    table.length[i] = terms.length;
+    table.residual[i] = terms.residual;
+  }
+  if (memory.origins == nullptr) return;
+  for (std::int64_t i = 0; i < count; ++i) {
+    table.square[i] = memory.origins[first + i].square;
+    table.slack[i] = memory.origins[first + i].slack;
+  }
 }
 
 Levels::Comparison Levels::compare(int number, std::int64_t row, const LevelQuery& known, const std::int32_t* high,
                                    std::int32_t low) const {
   const LevelMemory& memory = level(number).memory;
-  const bool projected = level(number).shape.projected;
   auto sum = static_cast<double>(low);
   if (high != nullptr) sum += known.terms.high_weight * static_cast<double>(*high);
   sum -= static_cast<double>(memory.zero[row]) * known.terms.sum;
@@ -454,28 +632,23 @@ Levels::Comparison Levels::compare(int number, std::int64_t row, const LevelQuer
   comparison.squared = norms - known.terms.twice_scale * static_cast<double>(memory.scale[row]) * sum;
   comparison.uncertain = norms * slack + floor_;
   comparison.radius = (static_cast<double>(memory.radius[row]) + known.radius) * (1 + slack);
-  if (projected) {
-    comparison.apart = std::max({0.0, static_cast<double>(memory.residual_low[row]) - known.terms.residual_high,
-                                 known.terms.residual_low - static_cast<double>(memory.residual_high[row])});
-  }
   return comparison;
 }
 
-double Levels::lower_bound(const Comparison& comparison, bool projected) const {
+double Levels::lower_bound(const Comparison& comparison) const {
   const double nearest =
       std::sqrt(std::max(0.0, comparison.squared - comparison.uncertain)) * (1 - slack) - comparison.radius;
-  double lower = std::max(0.0, nearest);
-  if (projected) {
-    const double inside = lower / basis_.stretch();
-    lower = std::sqrt(std::max(0.0, (inside * inside + comparison.apart * comparison.apart) * (1 - slack) - floor_));
-  }
-  return lower * (1 - slack - widening_);
+  return std::max(0.0, nearest) * (1 - slack - widening_);
+}
+
+double Levels::root(float squared) const {
+  const double positive = static_cast<double>(squared) - floor_ - part_underflow;
+  return positive > 0 ? std::sqrt(positive) * (1 - 2 * slack - widening_) : 0;
 }
 
 std::int64_t Levels::within(int number, std::int64_t* rows, std::int64_t count, const LevelQuery& query,
                             const std::int8_t* vectors, int vectors_per_query, double distance, double* lower) const {
   const Level& at = level(number);
-  const bool projected = at.shape.projected;
   const bool fine = vectors_per_query == 2;
   std::int32_t products[2 * rows_per_tile];
   (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
@@ -486,10 +659,9 @@ std::int64_t Levels::within(int number, std::int64_t* rows, std::int64_t count, 
     const Comparison comparison =
         compare(number, rows[i], query, fine ? products + i : nullptr, products[fine ? rows_per_tile + i : i]);
     // Most rows leave here, without a square root.
-    const double reach = (projected ? basis_.stretch() : 1) * distance * (1 + widening_) + comparison.radius;
-    const double least = comparison.squared - comparison.uncertain + comparison.apart * comparison.apart * (1 - slack);
-    if (least > reach * reach * (1 + slack) + floor_) continue;
-    const double bound = lower_bound(comparison, projected);
+    const double reach = distance * (1 + widening_) + comparison.radius;
+    if (comparison.squared - comparison.uncertain > reach * reach * (1 + slack) + floor_) continue;
+    const double bound = lower_bound(comparison);
     if (bound > distance) continue;
     rows[kept] = rows[i];
     lower[kept++] = bound;
@@ -497,17 +669,57 @@ std::int64_t Levels::within(int number, std::int64_t* rows, std::int64_t count, 
   return kept;
 }
 
-Interval Levels::bounds(int number, std::int64_t row, const FineQuery& query) const {
+std::int64_t Levels::within_part(int number, std::int64_t* rows, float* squared, std::int64_t count,
+                                 const LevelQuery& query, const std::int8_t* vectors, int vectors_per_query,
+                                 float limit) const {
   const Level& at = level(number);
-  const bool projected = at.shape.projected;
+  const bool fine = vectors_per_query == 2;
+  std::int32_t products[2 * rows_per_tile];
+  (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
+      at.memory.codes, at.shape.row_bytes(), rows, count, vectors, vector_bytes(number), vectors_per_query,
+      padded_columns(number), products, rows_per_tile);
+  PartTable table;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const PartTerms& terms = at.memory.parts[rows[i]];
+    table.scale[i] = terms.scale;
+    table.radius[i] = terms.radius;
+    table.length[i] = terms.length;
+    table.residual[i] = terms.residual;
+    if (at.memory.origins == nullptr) continue;
+    table.square[i] = at.memory.origins[rows[i]].square;
+    table.slack[i] = at.memory.origins[rows[i]].slack;
+  }
+  bounds_.part(table.rows(at.memory.origins != nullptr), count, &query.part, fine ? products : nullptr,
+               fine ? products + rows_per_tile : products, squared);
+  std::int64_t found[rows_per_tile];
+  const std::int64_t kept =
+      bounds_.within_limit(squared, table.residual, count, query.part.residual, limit, 0, found);
+  for (std::int64_t i = 0; i < kept; ++i) {
+    rows[i] = rows[found[i]];
+    squared[i] = squared[found[i]];
+  }
+  return kept;
+}
+
+Interval Levels::bounds(int number, std::int64_t row, const FineQuery& query) const {
+  if (projected(number)) {
+    float squared = 0;
+    std::int64_t listed = row;
+    for (int part = 0; part <= number; ++part) {
+      within_part(part, &listed, &squared, 1, query.levels[static_cast<std::size_t>(part)],
+                  query.parts[static_cast<std::size_t>(part)].data(), 2, infinity_float);
+    }
+    const PartQuery& part = query.levels[static_cast<std::size_t>(number)].part;
+    const float apart = level(number).memory.parts[row].residual * part.residual;
+    return {root(squared - apart), infinity};
+  }
   std::int32_t products[2];
-  product(number)(codes(number, row), 0, 1, (projected ? query.projected : query.vectors).data(), vector_bytes(number),
-                  2, padded_columns(number), products, 1);
+  product(number)(codes(number, row), 0, 1, query.vectors.data(), vector_bytes(number), 2, padded_columns(number),
+                  products, 1);
   const Comparison comparison =
       compare(number, row, query.levels[static_cast<std::size_t>(number)], products, products[1]);
-  if (projected) return {lower_bound(comparison, true), infinity};
   const double farthest = std::sqrt(comparison.squared + comparison.uncertain) * (1 + slack) + comparison.radius;
-  return {lower_bound(comparison, false), farthest * (1 + slack + widening_)};
+  return {lower_bound(comparison), farthest * (1 + slack + widening_)};
 }
 
 }  // namespace onnxviz

@@ -16,13 +16,20 @@
 //   - u |X'| for the subtraction of the reference (2^-51 is taken, for R's own rounding too),
 // rounded up to float32.
 //
-// A projected level stores y = B R (basis.h) as integers in the same way, all less one and the same centre, which
-// changes no difference. |B X - y| <= stretch * radius of R, so its radius is that, plus |y - its codes|, plus what the
-// rounding of y and of the subtraction can do, and D - r <= |B (X - X_q)| <= stretch |P (X - X_q)|. What lies outside
-// the basis adds to it: with residual = |X - P X|,
-//     |X - X_q|^2 >= (max(0, D - r) / stretch)^2 + (difference of the residuals)^2,
-// the residuals known to lie in intervals that follow from |X|, |y|, and the excess of the basis. In the form without
-// square roots: a row is farther than `reach` where D^2 + difference^2 > (stretch * reach + r)^2.
+// Projected levels keep coordinates along directions (basis.h), each level those of its own directions. With a middle M
+// taken off, Z = X - M, |X - X_q|^2 = |Z|^2 + |Z_q|^2 - 2 Z.Z_q. Let P project onto the first m directions, B be their
+// matrix, excess that of the basis, stretch = sqrt(1 + excess), residual = |Z - P Z|:
+//     Z.Z_q <= PZ.PZ_q + residual residual_q,
+//     PZ.PZ_q = BZ.(B B^T)^-1 BZ_q <= BZ.BZ_q + kappa |Z| |Z_q|,    kappa = excess (1 + excess) / (1 - excess).
+// y is what was computed of BZ, within `away` of it, so with lengths of BZ of at most stretch |Z|
+//     BZ.BZ_q <= y.y_q + away (stretch |Z_q| + away_q) + away_q stretch |Z|.
+// A level holds a part of y as R = s (c - z), within `radius`; the query's as Q = t v, within `lost`:
+//     y.y_q = sum over the levels of at most  R.Q + |R| lost + radius |y_q|.
+// |Z| |Z_q| and |Z| are never kept: 2 |Z| |Z_q| <= |Z|^2 + |Z_q|^2, and 2 |Z| <= |Z|^2 / c + c, c = |Z_q|. Each level
+// takes its part off what the levels before it have left, and at any of them what is left less 2 residual residual_q is
+// a lower bound. residual^2 <= |Z|^2 - max(0, |y| - away)^2 / (1 + excess).
+// All this is summed in float32, at most 64 roundings to a term; so every term is held against the bound by 2^-18 of
+// its size, that of R.Q being |R| (|t h high_weight| + |t l|) or |R| |t v|. What is no number is in doubt.
 //
 // The distance that decides is itself rounded: it differs from the true one by less than (columns / 16 + 64) 2^-52 of
 // it. All bounds are widened by that, so they hold for the numbers that are compared. Underflow can add at most
@@ -45,6 +52,7 @@ struct LevelQuery {
   QueryTerms terms{};
   double norm = 0;    // without slack
   double radius = 0;
+  PartQuery part{};   // where projected, in the place of the others
 };
 
 // A query in two signed bytes a column.
@@ -52,9 +60,10 @@ struct FineQuery {
   ExactRow row;
   bool usable = false;                    // else every row is to be compared exactly
   std::vector<std::int8_t> vectors;       // high, then low, of every column
-  std::vector<std::int8_t> projected;     // the same of every direction
+  std::vector<std::vector<std::int8_t>> parts;  // the same of every projected level
   std::vector<double> values;             // X', kept for the coarse form
-  std::vector<double> coordinates;        // B R, less the centre
+  double length = 0;                      // of them
+  std::vector<double> coordinates;        // y
   std::vector<LevelQuery> levels;
 };
 
@@ -74,22 +83,25 @@ class Levels {
   const Level& level(int number) const { return levels_[static_cast<std::size_t>(number)]; }
   double scale() const { return scale_; }
   bool usable() const { return usable_; }
-  std::int64_t vector_bytes(int number) const { return level(number).shape.projected ? projected_bytes_ : full_bytes_; }
+  bool projected(int number) const { return level(number).shape.projected; }
+  std::int64_t vector_bytes(int number) const { return projected(number) ? padded_columns(number) : full_bytes_; }
 
   // Memory that `encode` works in.
   struct Workspace {
     std::vector<ExactRow> rows;
     std::vector<std::uint8_t> codes;
+    std::vector<std::uint8_t> other_codes;
     std::vector<std::int32_t> products;
     std::vector<double> coordinates;
-    std::vector<double> squares;
+    std::vector<double> lengths;  // of X and of Z, for every row; negative where it has no place
   };
 
   // Writes rows first .. first + rows.size() - 1, which are in workspace.rows and changed there, to every level.
   void encode(std::int64_t first, Workspace& workspace) const;
 
-  // Fills all but `row` of a query.
-  void prepare(FineQuery& query) const;
+  // Fills all but `row` of queries, which share one pass over the basis.
+  void prepare(FineQuery* queries, std::int64_t count, int threads) const;
+  void prepare(FineQuery& query) const { prepare(&query, 1, 1); }
 
   // The query as one signed byte a column, for level `number`.
   LevelQuery coarse(int number, const FineQuery& query, std::int8_t* vector) const;
@@ -98,8 +110,32 @@ class Levels {
   LevelQuery coarse_of_row(int number, std::int64_t row, std::int8_t* vector) const;
   bool has_coarse_rows(int number) const;
 
-  // Distance in units of scale() that a row is to be compared with, see kernels.h.
-  float reach(int number, const LevelQuery& query, double distance) const;
+  // Distance in units of scale() that a row is to be compared with, see kernels.h; its square for projected levels.
+  float reach(const LevelQuery& query, double distance) const;
+  float limit(double distance) const;
+
+  // What `count` rows from `first` on are known by on a projected level, side by side.
+  struct PartTable {
+    float scale[rows_per_tile];
+    float radius[rows_per_tile];
+    float length[rows_per_tile];
+    float residual[rows_per_tile];
+    float square[rows_per_tile];
+    float slack[rows_per_tile];
+
+    PartRows rows(bool first) const {
+      return {scale, radius, length, first ? square : nullptr, first ? slack : nullptr};
+    }
+  };
+  void read_parts(int number, std::int64_t first, std::int64_t count, PartTable& table) const;
+
+  // Takes a projected level's part off the squared bounds of the listed rows, at most rows_per_tile, and keeps those
+  // within the limit, as `within` does.
+  std::int64_t within_part(int number, std::int64_t* rows, float* squared, std::int64_t count, const LevelQuery& query,
+                           const std::int8_t* vectors, int vectors_per_query, float limit) const;
+
+  // A lower bound as that of `within`, from a squared one less the residuals.
+  double root(float squared) const;
 
   // Which of the listed rows, at most rows_per_tile, may be as near as `distance` to a query in one or two vectors: they
   // are moved to the front, with a lower bound each on scale() times the computed distance. Returns how many.
@@ -118,6 +154,11 @@ class Levels {
     const LevelShape& shape = level(number).shape;
     return shape.bits == 8 ? shape.row_bytes() : 2 * shape.row_bytes();
   }
+  // Of rows first .. first + count - 1, at most rows_per_tile, with `number_of_vectors`, rows_per_tile apart. Many
+  // vectors meet four bits as bytes, which `unpacked` takes.
+  void products(int number, std::int64_t first, std::int64_t count, const std::int8_t* vectors,
+                std::int64_t vector_bytes, std::int64_t number_of_vectors, std::int32_t* products,
+                std::vector<std::uint8_t>& unpacked) const;
   ProductKernel product(int number) const {
     return level(number).shape.bits == 8 ? products_.bytes : products_.nibbles;
   }
@@ -133,28 +174,35 @@ class Levels {
     double squared;    // D^2
     double uncertain;  // that it may be wrong by
     double radius;     // of both
-    double apart;      // residuals, where projected
   };
 
   // From the products of the row with one or two vectors.
   Comparison compare(int number, std::int64_t row, const LevelQuery& query, const std::int32_t* high,
                      std::int32_t low) const;
-  double lower_bound(const Comparison& comparison, bool projected) const;
+  double lower_bound(const Comparison& comparison) const;
   Quantizer quantizer(double lowest, double highest, double steps) const;
   Quantizer nibble_quantizer(const std::uint8_t* codes, Quantizer bytes, double lowest, double highest,
                              double sum) const;
   // Codes of one row into a level; the bytes themselves into `codes`.
   double write(const LevelMemory& memory, std::int64_t row, Quantizer quantizer, double largest, const double* values,
-               std::int64_t columns, double squares, double extra, std::uint8_t* codes) const;
-  void write_nowhere(const LevelMemory& memory, std::int64_t row) const;
-  void residuals(double squares, double coordinate_squares, double away, double& low, double& high) const;
-  double split(const double* values, std::int64_t columns, std::int64_t bytes, std::vector<std::int8_t>& vectors,
-               double& norm, double& sum, double& error) const;
+               double squares, std::uint8_t* codes) const;
+  void write_nowhere(const Level& level, std::int64_t row) const;
+  // A part of a row's coordinates.
+  void write_part(const Level& level, std::int64_t row, const double* values, double squares, double residual,
+                  Workspace& workspace) const;
+  double residual(double length, double part_squares, double away) const;
+  double length_about_middle(const double* values, double length, double& low) const;
+  double split(const double* values, std::int64_t columns, std::int64_t bytes, std::int8_t* vectors, double& norm,
+               double& sum, double& error) const;
+  void finish_part(PartQuery& part, int number, double scale, double high_weight, const std::int8_t* vectors,
+                   int number_of_vectors, double length, double lost) const;
   void finish(LevelQuery& query) const;
+  void prepare_columns(FineQuery& query) const;
+  // `products` of the basis with both vectors of the query.
+  void prepare_parts(FineQuery& query, const std::int32_t* products) const;
 
   std::int64_t columns_;
   std::int64_t full_bytes_;
-  std::int64_t projected_bytes_;
   double scale_;
   double floor_;
   double widening_;
@@ -164,9 +212,12 @@ class Levels {
   std::vector<double> reference_;
   std::vector<Level> levels_;
   IntegerBasis basis_;
-  std::vector<double> centre_;  // of the coordinates
+  std::vector<double> middle_;  // M
+  std::vector<double> centre_;  // B M
+  double uncertain_centre_ = 0;  // how far that may be from it
   const ProductKernels& products_;
   const EncodingKernels& encoding_;
+  const BoundKernels& bounds_;
 };
 
 }  // namespace onnxviz

@@ -97,13 +97,12 @@ class BankIndex final : public NeighborIndex::Implementation {
   StartLevels choose_start(int threads) override {
     const int last = levels_.count() - 1;
     start_ = {last, last, last};
-    double cost_single = search_.cost(last, 0, true);
-    double cost_batch = search_.cost(last, 0, false);
+    double cost_single = search_.cost(last, {}, true);
+    double cost_batch = search_.cost(last, {}, false);
     const std::int64_t count = std::min(sampled_queries, rows());
     std::vector<FineQuery> queries(static_cast<std::size_t>(count));
-    parallel_for(count, threads, [&](std::int64_t i) {
-      queries[static_cast<std::size_t>(i)] = row_query(rows() * i / count);
-    });
+    for (std::int64_t i = 0; i < count; ++i) queries[static_cast<std::size_t>(i)] = row_query(rows() * i / count);
+    levels_.prepare(queries.data(), count, threads);
     Wanted wanted;
     wanted.k = std::min(sampled_neighbors + 1, rows());
     // From behind, so that what projections are measured against is known.
@@ -111,18 +110,19 @@ class BankIndex final : public NeighborIndex::Implementation {
       QueryGroup group;
       group.queries = queries;
       group.thresholds = std::make_unique<SharedThreshold[]>(queries.size());
-      group.looks = search_.looks(queries, level);
+      group.ladder = search_.ladder(queries, level);
       Survivors survivors;
       search_.run(group, 0, rows(), wanted, level, &survivors);
-      const bool projected = levels_.level(level).shape.projected;
-      if (search_.cost(level, survivors.share(), true) < cost_single) {
-        cost_single = search_.cost(level, survivors.share(), true);
+      if (search_.cost(level, survivors, true) < cost_single) {
+        cost_single = search_.cost(level, survivors, true);
         start_.single = level;
-        if (!projected) start_.plain = level;
+        if (!levels_.projected(level)) start_.plain = level;
       }
+      // Rows are nearer to each other than most of what is asked for: batches of strangers leave twice as many.
+      for (std::int64_t& left : survivors.left) left = std::min(2 * left, survivors.of);
       // Four bits halve what is read, but not what is computed.
-      if (projected && search_.cost(level, survivors.share(), false) < cost_batch) {
-        cost_batch = search_.cost(level, survivors.share(), false);
+      if (levels_.projected(level) && search_.cost(level, survivors, false) < cost_batch) {
+        cost_batch = search_.cost(level, survivors, false);
         start_.batch = level;
       }
     }
@@ -188,7 +188,6 @@ class BankIndex final : public NeighborIndex::Implementation {
   FineQuery foreign_query(MatrixView<U> queries, std::int64_t q) const {
     FineQuery query;
     rows_.read_query(q, queries.row(q), query.row);
-    levels_.prepare(query);
     return query;
   }
 
@@ -196,7 +195,6 @@ class BankIndex final : public NeighborIndex::Implementation {
     FineQuery query;
     std::vector<T> buffer;
     rows_.read(row, rows_.source().block(row, 1, buffer), query.row);
-    levels_.prepare(query);
     return query;
   }
 
@@ -261,7 +259,10 @@ class BankIndex final : public NeighborIndex::Implementation {
     const bool single = queries <= Search<T>::most_fine;
     const int start = single ? start_.single : start_.batch;
     const int plain = single ? start_.plain : levels_.count() - 1;
-    const std::int64_t bytes = rows() * levels_.level(start).shape.row_bytes();
+    std::int64_t bytes = 0;
+    for (int level = levels_.projected(start) ? 0 : start; level <= start; ++level) {
+      bytes += rows() * levels_.level(level).shape.row_bytes();
+    }
     for (std::int64_t first = 0; first < groups; first += threads) {
       const std::int64_t count = std::min<std::int64_t>(threads, groups - first);
       const std::int64_t shares =
@@ -277,9 +278,12 @@ class BankIndex final : public NeighborIndex::Implementation {
       parallel_for(end - begin, threads, [&](std::int64_t q) {
         wave[static_cast<std::size_t>(q / per_group)].queries[static_cast<std::size_t>(q % per_group)] = read(begin + q);
       });
+      for (QueryGroup& group : wave) {
+        levels_.prepare(group.queries.data(), static_cast<std::int64_t>(group.queries.size()), threads);
+      }
       parallel_for(count, threads, [&](std::int64_t i) {
         QueryGroup& group = wave[static_cast<std::size_t>(i)];
-        group.looks = search_.looks(group.queries, start);
+        group.ladder = search_.ladder(group.queries, start);
       });
       std::vector<std::vector<std::vector<Neighbor>>> found(static_cast<std::size_t>(count * shares));
       parallel_for(count * shares, threads, [&](std::int64_t task) {

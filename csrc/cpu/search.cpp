@@ -11,6 +11,11 @@ namespace {
 
 // Bounds kept at a time, over all queries of a group: they stay in the last cache.
 constexpr std::int64_t bounds_at_once = std::int64_t{3} << 19;
+// Rows that the looks after the dense ones take at a time: of many queries, the codes of the run stay in the second
+// cache; of one, the longer the better codes are fetched ahead.
+constexpr std::int64_t most_rows_per_run = 1024;
+constexpr std::int64_t rows_per_shared_run = 256;
+constexpr std::int64_t rows_ahead = 16;
 constexpr std::int64_t most_rows_per_chunk = std::int64_t{1} << 17;
 // Of the cost of a row: bytes of codes that memory delivers, or the products of columns that a core computes, in a
 // nanosecond; what every bound takes besides; and a row that is reached alone.
@@ -20,11 +25,17 @@ constexpr double bound_cost = 1.3;
 constexpr double lone_bytes_per_nanosecond = 12;
 constexpr double lone_columns_per_nanosecond = 120;
 constexpr double lone_cost = 25;
+constexpr double part_bound_cost = 0.4;
+constexpr double lone_part_cost = 9;
+// Rows whose bounds are the smallest: those with the nearest ones lower the threshold before others are judged by it.
+constexpr std::int64_t fewest_seeds = 24;
+constexpr std::int64_t fewest_candidates_for_seeds = 96;
 
 void prefetch(const void* address, std::int64_t bytes) {
 #if defined(__GNUC__)
   const auto* line = static_cast<const char*>(address);
-  for (std::int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(line + offset);
+  // Into the second cache, which waits for more lines at a time than the first.
+  for (std::int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(line + offset, 0, 2);
 #else
   (void)address;
   (void)bytes;
@@ -40,24 +51,40 @@ struct Candidate {
 
 }  // namespace
 
-template <class T>
-std::vector<Look> Search<T>::looks(const std::vector<FineQuery>& queries, int start) const {
-  std::vector<Look> looks = {look(queries, start)};
-  for (int level = start + 1; level + 1 < levels_.count(); ++level) looks.push_back(look(queries, level));
-  return looks;
+void Survivors::add(const Survivors& more) {
+  of += more.of;
+  left.resize(std::max(left.size(), more.left.size()));
+  for (std::size_t i = 0; i < more.left.size(); ++i) left[i] += more.left[i];
 }
 
 template <class T>
-double Search<T>::cost(int start, double share_left, bool single) const {
-  const LevelShape& shape = levels_.level(start).shape;
-  const auto bytes = static_cast<double>(shape.row_bytes());
-  const auto columns = static_cast<double>(shape.columns);
-  const double first = (single ? bytes / bytes_per_nanosecond : columns / columns_per_nanosecond) + bound_cost;
-  if (start + 1 == levels_.count()) return first;
-  const LevelShape& next = levels_.level(start + 1).shape;
-  const double lone = lone_cost + (single ? static_cast<double>(next.row_bytes()) / lone_bytes_per_nanosecond
-                                          : static_cast<double>(next.columns) / lone_columns_per_nanosecond);
-  return first + share_left * lone;
+Ladder Search<T>::ladder(const std::vector<FineQuery>& queries, int start) const {
+  Ladder ladder;
+  ladder.dense = levels_.projected(start) ? static_cast<std::size_t>(start) + 1 : 1;
+  const int first = start + 1 - static_cast<int>(ladder.dense);
+  for (int level = first; level <= start || level + 1 < levels_.count(); ++level) {
+    ladder.looks.push_back(look(queries, level));
+  }
+  return ladder;
+}
+
+template <class T>
+double Search<T>::cost(int start, const Survivors& survivors, bool single) const {
+  double sum = 0;
+  for (int level = levels_.projected(start) ? 0 : start; level <= start; ++level) {
+    const LevelShape& shape = levels_.level(level).shape;
+    sum += (single ? static_cast<double>(shape.row_bytes()) / bytes_per_nanosecond
+                   : static_cast<double>(shape.columns) / columns_per_nanosecond) +
+           (shape.projected ? part_bound_cost : bound_cost);
+  }
+  for (std::size_t i = 0; i < survivors.left.size() && survivors.of > 0; ++i) {
+    const LevelShape& next = levels_.level(start + 1 + static_cast<int>(i)).shape;
+    const double lone = (next.projected ? lone_part_cost : lone_cost) +
+                        (single ? static_cast<double>(next.row_bytes()) / lone_bytes_per_nanosecond
+                                : static_cast<double>(next.columns) / lone_columns_per_nanosecond);
+    sum += lone * static_cast<double>(survivors.left[i]) / static_cast<double>(survivors.of);
+  }
+  return sum;
 }
 
 template <class T>
@@ -76,7 +103,8 @@ Look Search<T>::look(const std::vector<FineQuery>& queries, int level) const {
     } else if (look.vectors_per_query == 1) {
       look.queries.push_back(levels_.coarse(level, query, vector));
     } else {
-      const auto& fine = levels_.level(level).shape.projected ? query.projected : query.vectors;
+      const auto& fine =
+          levels_.projected(level) ? query.parts[static_cast<std::size_t>(level)] : query.vectors;
       std::copy(fine.begin(), fine.end(), vector);
       look.queries.push_back(query.levels[static_cast<std::size_t>(level)]);
     }
@@ -115,34 +143,38 @@ class Pass {
     }
   }
 
-  // Chunk [first, last) of the rows by way of a first look; how many rows it left.
-  std::int64_t chunk(const std::vector<Look>& looks, std::int64_t first, std::int64_t last) {
+  // Chunk [first, last) of the rows; how many rows were left by the dense looks, and by each after them.
+  Survivors chunk(const Ladder& ladder, std::int64_t first, std::int64_t last) {
     const std::int64_t count = last - first;
     const auto bounds = static_cast<std::size_t>(count) * group_.queries.size();
     if (work_.squared_size < bounds) {
       work_.squared.reset(new float[bounds]);  // not make_unique, which would write zeros first
       work_.squared_size = bounds;
     }
-    bound_all(looks.front(), first, last);
+    bound_all(ladder, first, last);
     for (std::size_t q = 0; q < group_.queries.size(); ++q) {
       if (group_.queries[q].usable) {
-        sow(q, first, count);
+        sow(ladder, q, first, count);
       } else {
         for (std::int64_t row = first; row < last; ++row) {
           shortlists_[q].offer(0, std::numeric_limits<double>::infinity(), row);
         }
       }
     }
-    // All queries at one tile of rows, then at the next: the tile's longer codes are fetched once for all of them.
-    std::int64_t left = 0;
-    for (std::int64_t row = first; row < last; row += rows_per_tile) {
-      const std::int64_t rows = std::min(rows_per_tile, last - row);
+    // All queries at one run of rows, then at the next: the run's longer codes are fetched once for all of them.
+    Survivors survivors;
+    survivors.of = count * static_cast<std::int64_t>(group_.queries.size());
+    survivors.left.resize(static_cast<std::size_t>(levels_.count() - 1 - ladder.start()));
+    const bool alone = ladder.looks.front().vectors_per_query == 2;
+    const std::int64_t rows_per_run = alone ? most_rows_per_run : rows_per_shared_run;
+    for (std::int64_t row = first; row < last; row += rows_per_run) {
+      const std::int64_t rows = std::min(rows_per_run, last - row);
       for (std::size_t q = 0; q < group_.queries.size(); ++q) {
-        if (group_.queries[q].usable) left += narrow(looks, q, row, rows, squared(q, count) + (row - first));
+        if (group_.queries[q].usable) narrow(ladder, q, row, rows, first, count, survivors);
       }
     }
     for (std::size_t q = 0; q < group_.queries.size(); ++q) harvest(q);
-    return left;
+    return survivors;
   }
 
   std::vector<std::vector<Neighbor>> take() {
@@ -160,88 +192,184 @@ class Pass {
     }
   }
 
-  void bound_all(const Look& look, std::int64_t first, std::int64_t last) {
-    const auto number = static_cast<std::int64_t>(look.queries.size());
-    const std::int64_t vectors = number * look.vectors_per_query;
-    const LevelShape& shape = levels_.level(look.level).shape;
+  void bound_all(const Ladder& ladder, std::int64_t first, std::int64_t last) {
+    const std::int64_t vectors =
+        static_cast<std::int64_t>(ladder.looks.front().queries.size()) * ladder.looks.front().vectors_per_query;
     work_.products.resize(static_cast<std::size_t>(vectors * rows_per_tile));
+    work_.residual.resize(static_cast<std::size_t>(last - first));
     for (std::int64_t row = first; row < last; row += rows_per_tile) {
       const std::int64_t count = std::min(rows_per_tile, last - row);
-      levels_.product(look.level)(levels_.codes(look.level, row), shape.row_bytes(), count, look.vectors.data(),
-                                  look.vector_bytes, vectors, levels_.padded_columns(look.level), work_.products.data(),
-                                  rows_per_tile);
-      const RowTerms terms = levels_.terms(look.level, row);
-      for (std::int64_t q = 0; q < number; ++q) {
-        const std::int32_t* products = work_.products.data() + q * look.vectors_per_query * rows_per_tile;
-        const bool fine = look.vectors_per_query == 2;
-        kernels_.squared_lower(terms, count, look.queries[static_cast<std::size_t>(q)].terms,
-                               fine ? products : nullptr, fine ? products + rows_per_tile : products,
-                               work_.squared.get() + q * (last - first) + (row - first));
+      for (std::size_t i = 0; i < ladder.dense; ++i) bound_tile(ladder.looks[i], first, last - first, row, count);
+    }
+  }
+
+  void bound_tile(const Look& look, std::int64_t begin, std::int64_t length, std::int64_t row, std::int64_t count) {
+    const auto number = static_cast<std::int64_t>(look.queries.size());
+    levels_.products(look.level, row, count, look.vectors.data(), look.vector_bytes, number * look.vectors_per_query,
+                     work_.products.data(), work_.unpacked);
+    const bool fine = look.vectors_per_query == 2;
+    const bool projected = levels_.projected(look.level);
+    RowTerms terms{};
+    Levels::PartTable table;
+    if (projected) {
+      levels_.read_parts(look.level, row, count, table);
+      std::copy_n(table.residual, count, work_.residual.data() + (row - begin));
+    } else {
+      terms = levels_.terms(look.level, row);
+    }
+    for (std::int64_t q = 0; q < number; ++q) {
+      const std::int32_t* products = work_.products.data() + q * look.vectors_per_query * rows_per_tile;
+      const LevelQuery& query = look.queries[static_cast<std::size_t>(q)];
+      const std::int32_t* high = fine ? products : nullptr;
+      const std::int32_t* low = fine ? products + rows_per_tile : products;
+      float* out = work_.squared.get() + q * length + (row - begin);
+      if (projected) {
+        kernels_.part(table.rows(look.level == 0), count, &query.part, high, low, out);
+      } else {
+        kernels_.squared_lower(terms, count, query.terms, high, low, out);
       }
     }
   }
 
-  const float* squared(std::size_t q, std::int64_t count) const {
+  float* squared(std::size_t q, std::int64_t count) const {
     return work_.squared.get() + static_cast<std::int64_t>(q) * count;
   }
 
   // Offers the rows whose bound is among the smallest: they make the threshold small before the others are judged by it.
-  void sow(std::size_t q, std::int64_t first, std::int64_t count) {
+  void sow(const Ladder& ladder, std::size_t q, std::int64_t first, std::int64_t count) {
     auto& seeds = seeds_[q];
     seeds.clear();
     if (shortlists_[q].radius_only()) return;
-    const float* bounds = squared(q, count);
-    const auto wanted = static_cast<std::size_t>(std::max<std::int64_t>(2 * wanted_.k, 24));
+    const Look& look = ladder.looks[ladder.dense - 1];
+    const bool projected = levels_.projected(look.level);
+    const float residual = look.queries[q].part.residual;
+    const auto wanted = static_cast<std::size_t>(
+        std::max(2 * wanted_.k, projected ? fewest_candidates_for_seeds : fewest_seeds));
     float limit = std::numeric_limits<float>::infinity();
+    if (projected) limit = levels_.limit(shortlists_[q].threshold());
     constexpr std::int64_t block = 1024;
     work_.found.resize(block);
-    const auto nearer = [&](std::int64_t a, std::int64_t b) {
-      return bounds[a - first] < bounds[b - first] || (bounds[a - first] == bounds[b - first] && a < b);
-    };
+    std::vector<Seed>& nearest = work_.seeds;
+    nearest.clear();
     const auto keep_smallest = [&] {
-      if (seeds.size() <= wanted) return;
-      std::nth_element(seeds.begin(), seeds.begin() + static_cast<std::ptrdiff_t>(wanted) - 1, seeds.end(), nearer);
-      seeds.resize(wanted);
-      limit = bounds[seeds.back() - first];
+      if (nearest.size() <= wanted) return;
+      std::nth_element(nearest.begin(), nearest.begin() + static_cast<std::ptrdiff_t>(wanted) - 1, nearest.end());
+      nearest.resize(wanted);
+      limit = nearest.back().lower;
     };
     for (std::int64_t begin = 0; begin < count; begin += block) {
       const std::int64_t length = std::min(block, count - begin);
-      const std::int64_t found = kernels_.below(bounds + begin, length, limit, first + begin, work_.found.data());
-      seeds.insert(seeds.end(), work_.found.begin(), work_.found.begin() + found);
-      if (seeds.size() > 4 * wanted) keep_smallest();
+      const float* bounds = squared(q, count) + begin;
+      const float* residuals = work_.residual.data() + begin;
+      const std::int64_t found =
+          projected ? kernels_.within_limit(bounds, residuals, length, residual, limit, 0, work_.found.data())
+                    : kernels_.below(bounds, length, limit, 0, work_.found.data());
+      for (std::int64_t i = 0; i < found; ++i) {
+        const std::int64_t place = work_.found[static_cast<std::size_t>(i)];
+        const float lower = projected ? bounds[place] - residuals[place] * residual : bounds[place];
+        // A row that nothing is known of is met in its turn.
+        if (lower == lower) nearest.push_back({lower, first + begin + place});
+      }
+      if (nearest.size() > 4 * wanted) keep_smallest();
     }
     keep_smallest();
-    for (const std::int64_t row : seeds) offer(q, row);
+    for (const Seed& seed : nearest) seeds.push_back(seed.row);
     std::sort(seeds.begin(), seeds.end());
+    // Of many candidates the closest look below the last one says which are the nearest.
+    auto& left = left_[q];
+    const Look& closest = ladder.looks.back();
+    const bool closest_knows = ladder.dense < ladder.looks.size() && !levels_.projected(closest.level);
+    if (closest_knows) {
+      std::int64_t rows[rows_per_tile];
+      double lower[rows_per_tile];
+      const std::int8_t* vectors =
+          closest.vectors.data() + static_cast<std::int64_t>(q) * closest.vectors_per_query * closest.vector_bytes;
+      for (std::size_t begin = 0; begin < seeds.size(); begin += rows_per_tile) {
+        const auto length = static_cast<std::int64_t>(std::min<std::size_t>(rows_per_tile, seeds.size() - begin));
+        std::copy_n(seeds.data() + begin, length, rows);
+        for (std::int64_t i = 0; i < length; ++i) announce(closest.level, rows[i]);
+        const std::int64_t kept = levels_.within(closest.level, rows, length, closest.queries[q], vectors,
+                                                 closest.vectors_per_query, shortlists_[q].threshold(), lower);
+        for (std::int64_t i = 0; i < kept; ++i) left.push_back({lower[i], rows[i]});
+      }
+    } else {
+      for (const std::int64_t row : seeds) left.push_back({0, row});
+    }
+    std::sort(left.begin(), left.end());
+    std::size_t offered = 0;
+    const auto most = closest_knows ? static_cast<std::size_t>(std::max(2 * wanted_.k, fewest_seeds)) : left.size();
+    for (; offered < std::min(most, left.size()) && left[offered].lower <= shortlists_[q].threshold(); ++offered) {
+      offer(q, left[offered].row);
+    }
+    left.erase(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(offered));
   }
 
-  // Appends to left_[q] what the first look and the levels between leave of a tile; returns what the first look left.
-  std::int64_t narrow(const std::vector<Look>& looks, std::size_t q, std::int64_t first, std::int64_t count,
-                      const float* bounds) {
-    const Look& look = looks.front();
+  // Appends to left_[q] what the looks leave of a run of rows.
+  void narrow(const Ladder& ladder, std::size_t q, std::int64_t first, std::int64_t count, std::int64_t begin,
+              std::int64_t length, Survivors& survivors) {
+    const Look& look = ladder.looks[ladder.dense - 1];
     const double threshold = shortlists_[q].threshold();
-    const float reach = levels_.reach(look.level, look.queries[q], threshold);
-    std::int64_t rows[rows_per_tile];
-    double lower[rows_per_tile] = {};
-    const std::int64_t found = kernels_.within_reach(bounds, levels_.level(look.level).memory.radius + first, count,
-                                                     reach, first, rows);
+    const bool projected = levels_.projected(look.level);
+    const float limit = projected ? levels_.limit(threshold) : 0;
+    const float* bounds = squared(q, length) + (first - begin);
+    std::int64_t rows[most_rows_per_run];
+    double lower[most_rows_per_run];
+    float squares[most_rows_per_run];
+    const std::int64_t found =
+        projected ? kernels_.within_limit(bounds, work_.residual.data() + (first - begin), count,
+                                          look.queries[q].part.residual, limit, first, rows)
+                  : kernels_.within_reach(bounds, levels_.level(look.level).memory.radius + first, count,
+                                          levels_.reach(look.queries[q], threshold), first, rows);
+    if (found == 0) return;
+    if (!survivors.left.empty()) survivors.left[0] += found;
     std::int64_t kept = 0;
+    auto seed = std::lower_bound(seeds_[q].begin(), seeds_[q].end(), first);
     for (std::int64_t i = 0; i < found; ++i) {
-      if (!std::binary_search(seeds_[q].begin(), seeds_[q].end(), rows[i])) rows[kept++] = rows[i];
+      while (seed != seeds_[q].end() && *seed < rows[i]) ++seed;
+      if (seed != seeds_[q].end() && *seed == rows[i]) continue;
+      squares[kept] = bounds[rows[i] - first];
+      rows[kept++] = rows[i];
     }
-    for (std::size_t next = 1; next < looks.size(); ++next) {
-      const Look& closer = looks[next];
-      // A lone query meets these rows for the first time; of many, the first one has fetched them for the others.
-      if (look.vectors_per_query == 2) {
-        for (std::int64_t i = 0; i < kept; ++i) announce(closer.level, rows[i]);
-      }
+    const Look* last = &look;
+    for (std::size_t next = ladder.dense; next < ladder.looks.size() && kept > 0; ++next) {
+      const Look& closer = ladder.looks[next];
       const std::int8_t* vectors =
           closer.vectors.data() + static_cast<std::int64_t>(q) * closer.vectors_per_query * closer.vector_bytes;
-      kept = levels_.within(closer.level, rows, kept, closer.queries[q], vectors, closer.vectors_per_query, threshold,
-                            lower);
+      // A lone query meets these rows for the first time; of many, the first one has fetched them for the others.
+      const bool ahead = look.vectors_per_query == 2;
+      const auto announce_some = [&](std::int64_t begin) {
+        for (std::int64_t i = begin; i < std::min(kept, begin + rows_ahead); ++i) announce(closer.level, rows[i]);
+      };
+      if (ahead) announce_some(0);
+      std::int64_t stay = 0;
+      const std::int64_t at_once = ahead ? rows_ahead : rows_per_tile;
+      for (std::int64_t begin = 0; begin < kept; begin += at_once) {
+        const std::int64_t here = std::min(at_once, kept - begin);
+        if (ahead) announce_some(begin + rows_ahead);
+        std::int64_t more = 0;
+        if (levels_.projected(closer.level)) {
+          more = levels_.within_part(closer.level, rows + begin, squares + begin, here, closer.queries[q], vectors,
+                                     closer.vectors_per_query, limit);
+        } else {
+          more = levels_.within(closer.level, rows + begin, here, closer.queries[q], vectors, closer.vectors_per_query,
+                                threshold, lower + begin);
+        }
+        std::copy_n(rows + begin, more, rows + stay);
+        std::copy_n(squares + begin, more, squares + stay);
+        std::copy_n(lower + begin, more, lower + stay);
+        stay += more;
+      }
+      kept = stay;
+      survivors.left[next + 1 - ladder.dense] += kept;
+      last = &closer;
+    }
+    if (last == &look) std::fill_n(lower, kept, 0.0);
+    if (levels_.projected(last->level)) {
+      const PartTerms* terms = levels_.level(last->level).memory.parts;
+      const float residual = last->queries[q].part.residual;
+      for (std::int64_t i = 0; i < kept; ++i) lower[i] = levels_.root(squares[i] - terms[rows[i]].residual * residual);
     }
     for (std::int64_t i = 0; i < kept; ++i) left_[q].push_back({lower[i], rows[i]});
-    return found;
   }
 
   // Offers what is left, most promising first.
@@ -259,6 +387,10 @@ class Pass {
   void announce(int level, std::int64_t row) const {
     const Level& at = levels_.level(level);
     if (at.random_access) prefetch(levels_.codes(level, row), at.shape.row_bytes());
+    if (at.shape.projected) {
+      prefetch(at.memory.parts + row, 1);
+      return;
+    }
     prefetch(at.memory.norm + row, 1);
     prefetch(at.memory.scale + row, 1);
     prefetch(at.memory.zero + row, 1);
@@ -294,20 +426,17 @@ std::vector<std::vector<Neighbor>> Search<T>::run(const QueryGroup& group, std::
   const auto queries = static_cast<std::int64_t>(group.queries.size());
   const std::int64_t rows_per_chunk =
       std::max(rows_per_tile, std::min(most_rows_per_chunk, bounds_at_once / queries) / rows_per_tile * rows_per_tile);
-  const std::vector<Look>* looks = &group.looks;
-  std::vector<Look> others;
-  const bool single = looks->front().vectors_per_query == 2;
+  const Ladder* ladder = &group.ladder;
+  Ladder other;
+  const bool single = ladder->looks.front().vectors_per_query == 2;
   for (std::int64_t row = first; row < last;) {
     const std::int64_t end = std::min(last, row + rows_per_chunk);
-    Survivors here{(end - row) * queries, pass.chunk(*looks, row, end)};
-    if (survivors != nullptr) {
-      survivors->of += here.of;
-      survivors->left += here.left;
-    }
-    const int start = looks->front().level;
-    if (start < plain && cost(start, here.share(), single) > cost(plain, 0, single)) {
-      others = this->looks(group.queries, plain);
-      looks = &others;
+    const Survivors here = pass.chunk(*ladder, row, end);
+    if (survivors != nullptr) survivors->add(here);
+    const int start = ladder->start();
+    if (start < plain && cost(start, here, single) > cost(plain, {}, single)) {
+      other = this->ladder(group.queries, plain);
+      ladder = &other;
     }
     row = end;
   }

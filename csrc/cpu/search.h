@@ -23,12 +23,19 @@ struct Look {
   std::vector<LevelQuery> queries;
 };
 
+// Queries at the levels below the last.
+struct Ladder {
+  std::vector<Look> looks;
+  std::size_t dense = 1;  // so many of them at all rows, the others at those that are left
+
+  int start() const { return looks[dense - 1].level; }
+};
+
 // Queries that go over the rows together.
 struct QueryGroup {
   std::vector<FineQuery> queries;
   std::unique_ptr<SharedThreshold[]> thresholds;
-  // The first at all rows, the others, up to the level before the last, at those that are left.
-  std::vector<Look> looks;
+  Ladder ladder;
 };
 
 // What is asked for: the k nearest, or all within a radius.
@@ -39,12 +46,20 @@ struct Wanted {
   bool (*inside)(double squared, double radius) = nullptr;
 };
 
-// How many rows the first look left, of how many: what the choice of the start learns from.
+// How many rows each look that was not the last one left, of how many: what the choice of the start learns from.
 struct Survivors {
   std::int64_t of = 0;
-  std::int64_t left = 0;
+  std::vector<std::int64_t> left;
 
-  double share() const { return of == 0 ? 1 : static_cast<double>(left) / static_cast<double>(of); }
+  void add(const Survivors& more);
+};
+
+// A row by what is known of it.
+struct Seed {
+  float lower;
+  std::int64_t row;
+
+  bool operator<(const Seed& other) const { return lower < other.lower || (lower == other.lower && row < other.row); }
 };
 
 // Memory that a task works in. It is kept from one search to the next: fresh pages would cost as much as the work.
@@ -53,6 +68,9 @@ struct Workplace {
   std::vector<std::int32_t> products;
   std::unique_ptr<float[]> squared;
   std::size_t squared_size = 0;
+  std::vector<float> residual;
+  std::vector<std::uint8_t> unpacked;
+  std::vector<Seed> seeds;
   std::vector<std::int64_t> found;
   std::vector<T> gathered;
   std::vector<const T*> places;
@@ -67,11 +85,12 @@ class Search {
 
   Search(const Rows<T>& rows, const Levels& levels) : rows_(rows), levels_(levels) {}
 
-  // From `start` up.
-  std::vector<Look> looks(const std::vector<FineQuery>& queries, int start) const;
+  // From `start` up; a projected one stands on those before it, which all rows meet, too.
+  Ladder ladder(const std::vector<FineQuery>& queries, int start) const;
 
-  // What a row costs with this start, in nanoseconds of one machine: only their ratios matter.
-  double cost(int start, double share_left, bool single) const;
+  // What a row costs with this start, in nanoseconds of one machine: only their ratios matter. Without survivors, what
+  // it costs at least.
+  double cost(int start, const Survivors& survivors, bool single) const;
 
   // The answers of each query of the group among rows first .. last - 1. A start that rules out too little is given up
   // on the way for level `plain`.

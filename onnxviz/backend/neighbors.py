@@ -53,8 +53,8 @@ class IndexSetup:
     """Power of two that brings the rows, less the reference, near 1."""
     basis: NDArray[np.float32]
     """(m, d) nearly orthonormal directions, largest variance first; m may be 0."""
-    projected: tuple[int, ...] = ()
-    """Numbers of directions that rows are first compared by, ascending, at most m."""
+    projected: tuple[tuple[int, int], ...] = ()
+    """Levels that rows are first compared by: where the directions of each end, ascending, at most m; their bits."""
     nibbles: bool = False
     """Whether four bits of every column come before the eight."""
 
@@ -147,29 +147,37 @@ class NeighborIndex:
             self.arrays[name] = known
             return known
 
-        def level(name: str, width: int, bits: int, *, projected: bool) -> _core.LevelArrays:
-            residuals = {
-                end: array(f"{name}.{end}", (rows,), np.float32) if projected else None
-                for end in ("residual_low", "residual_high")
-            }
+        def level(name: str, width: int, bits: int) -> _core.LevelArrays:
             return _core.LevelArrays(
                 columns=width,
                 bits=bits,
-                projected=projected,
                 random_access=name != "bytes" or resident,
+                first_direction=None,
                 codes=array(f"{name}.codes", (rows, _core.row_bytes(width, bits)), np.uint8),
                 norm=array(f"{name}.norm", (rows,), np.float64),
                 sum=array(f"{name}.sum", (rows,), np.float64),
                 scale=array(f"{name}.scale", (rows,), np.float32),
                 zero=array(f"{name}.zero", (rows,), np.float32),
                 radius=array(f"{name}.radius", (rows,), np.float32),
-                **residuals,
             )
 
-        levels = [level(f"projected{width}", width, 8, projected=True) for width in setup.projected]
+        def projected(first: int, end: int, bits: int) -> _core.LevelArrays:
+            name = f"projected{end}"
+            return _core.LevelArrays(
+                columns=end - first,
+                bits=bits,
+                random_access=True,
+                first_direction=first,
+                codes=array(f"{name}.codes", (rows, _core.row_bytes(end - first, bits)), np.uint8),
+                parts=array(f"{name}.parts", (rows, 4), np.float32),
+                origins=array(f"{name}.origins", (rows, 2), np.float32) if first == 0 else None,
+            )
+
+        firsts = [0, *(end for end, _ in setup.projected)]
+        levels = [projected(first, end, bits) for first, (end, bits) in zip(firsts, setup.projected, strict=False)]
         if setup.nibbles:
-            levels.append(level("nibbles", columns, 4, projected=False))
-        levels.append(level("bytes", columns, 8, projected=False))
+            levels.append(level("nibbles", columns, 4))
+        levels.append(level("bytes", columns, 8))
         directions = array("directions", (rows, 2), np.float64) if metric == "cosine" else None
         parts = (metric, setup.mean, setup.reference, setup.scale, setup.basis, levels, directions)
         try:

@@ -19,7 +19,7 @@ from onnxviz.inputs.feature_bank import FeatureBank
 
 __all__ = ["bank_codes", "bank_rows", "read_index", "write_index"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 _BANK = "bank"
 _CODES = "bytes.codes"
 _SETUP = ("mean", "reference", "basis")
@@ -113,7 +113,9 @@ def read_index(
     }
     setup = backend.IndexSetup(
         **{name: arrays.pop(name) for name in _SETUP},
-        scale=about["scale"], projected=tuple(about["projected"]), nibbles=about["nibbles"],
+        scale=about["scale"],
+        projected=tuple((end, bits) for end, bits in about["projected"]),
+        nibbles=about["nibbles"],
     )  # fmt: skip
     bank: Any = arrays.pop(_BANK, None)
     rows = bank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,20 @@ from onnxviz.backend.neighbors import IndexSetup, power_of_two_below
 __all__ = ["sample_rows", "train"]
 
 _MOST_SAMPLED = 4608
+_MOST_SAMPLED_OF_MANY = 16_384
+_TRIED_ROWS = 4480
 _TRIED_QUERIES = 128
 _TRIED_NEIGHBORS = 10
 _FEWEST_PROJECTED_ROWS = 2048
 _FEWEST_PROJECTED_COLUMNS = 512
 _MOST_PROJECTED_COLUMNS = 65_536
 _FEWEST_NIBBLE_COLUMNS = 256
-_FEW_DIRECTIONS, _MANY_DIRECTIONS = 256, 512
+_FEW_DIRECTIONS, _MANY_DIRECTIONS = 256, 1536
+# Where the directions of each level end, and its bits: eight where most of the variance is, then four.
+_LEVELS = ((256, 8), (512, 4), (1024, 4), (1536, 4))
 # What a sample leaves in doubt is more than what the whole bank will: neighbours are farther away in it.
-_MOST_IN_DOUBT = 0.6
+_MOST_IN_DOUBT = 0.55
+_MOST_IN_DOUBT_OF_MANY = 0.3
 # Many directions take seconds to find, which only many queries of a large bank give back.
 _FEWEST_ROWS_FOR_MANY = 60_000
 _FEWEST_VARIANCE_FOR_MANY = 0.4
@@ -30,7 +36,8 @@ _NARROWER = 0.9
 
 def sample_rows(rows: int) -> NDArray[np.int64]:
     """Numbers of the rows to train on, spread evenly over the bank, ascending."""
-    return np.unique(np.linspace(0, rows - 1, min(rows, _MOST_SAMPLED)).astype(np.int64))
+    most = _MOST_SAMPLED if rows < _FEWEST_ROWS_FOR_MANY else _MOST_SAMPLED_OF_MANY
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
 
 
 def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
@@ -39,7 +46,8 @@ def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
     Parameters
     ----------
     sample : (s, d) array
-        Rows of the bank; those with NaN or infinity are left out (the index refuses them by number).
+        Rows of the bank, to be overwritten: a copy of them would be a sixth of a bank of 100,000. Those with NaN or
+        infinity are left out (the index refuses them by number).
     rows : int
         Rows of the whole bank.
     metric : str
@@ -47,55 +55,87 @@ def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
 
     Notes
     -----
-    The directions span the range that randomised subspace iteration finds (Halko, Martinsson and Tropp 2011), of rows
-    whose mean stays in: the mean is among the directions then, and what lies outside them is free of it.
+    The directions are those of subspace iteration (Halko, Martinsson and Tropp 2011) on the second moments of the rows.
+    The mean stays in: it is among the directions then, and what lies outside them is free of it. Only numpy is used:
+    other libraries, and the threads that they keep, would be a twentieth of the memory of a large bank.
     """
     columns = sample.shape[1]
     finite = np.isfinite(sample).all(axis=1)
     kept = sample if finite.all() else sample[finite]
     if metric == "cosine":
-        kept = _normalised(kept.astype(np.float64))
-    largest = float(np.abs(kept).max(initial=0.0))
+        kept = _normalised(kept)
+    largest = max((float(np.abs(block).max()) for block in _blocks(kept)), default=0.0)
     if not 0 < largest < 1e150:
         zeros = np.zeros(columns)
         return IndexSetup(zeros, zeros, 1.0, np.zeros((0, columns), np.float32))
     mean = kept.mean(axis=0, dtype=np.float64)
-    reference = mean if _is_narrower(kept, mean) else np.zeros(columns)
-    scale = power_of_two_below(float(np.abs(kept - reference).max(initial=0.0)))
+    reference = mean if _is_narrower(kept[:: max(1, len(kept) // _TRIED_ROWS)], mean) else np.zeros(columns)
+    scale = power_of_two_below(max(float(np.abs(block - reference).max()) for block in _blocks(kept)))
     basis = np.zeros((0, columns), np.float32)
     if rows >= _FEWEST_PROJECTED_ROWS and _FEWEST_PROJECTED_COLUMNS <= columns <= _MOST_PROJECTED_COLUMNS:
-        basis = _directions(((kept - reference) * scale).astype(np.float32), rows)
-    return IndexSetup(
-        mean, reference, scale, basis, (len(basis),) if len(basis) else (), columns >= _FEWEST_NIBBLE_COLUMNS
-    )
+        basis = _directions(_scaled(kept, reference, scale), rows)
+    return IndexSetup(mean, reference, scale, basis, _levels(len(basis)), columns >= _FEWEST_NIBBLE_COLUMNS)
+
+
+def _levels(directions: int) -> tuple[tuple[int, int], ...]:
+    """The levels of so many directions: as many as there are, the last one of what is left."""
+    ends = [(end, bits) for end, bits in _LEVELS if end < directions]
+    return (*ends, (directions, _LEVELS[len(ends)][1])) if directions else ()
 
 
 def _directions(sample: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     """As many directions as pay: few where they tell rows apart, many for a large bank, none for noise."""
-    order = np.random.default_rng(0).permutation(len(sample))
-    queries, bank = sample[order[:_TRIED_QUERIES]], sample[order[_TRIED_QUERIES:]]
+    np.random.default_rng(0).shuffle(sample)
+    queries, bank = sample[:_TRIED_QUERIES], sample[_TRIED_QUERIES:]
     few = min(_FEW_DIRECTIONS, sample.shape[1] // 4)
     if len(bank) <= few or not bank.any():
         return np.zeros((0, sample.shape[1]), np.float32)
     # Whether it pays is seen from a quick and rough basis.
-    in_doubt, variance = _try(_leading(bank, few, iterations=1), bank, queries)
-    directions = few
-    if in_doubt > _MOST_IN_DOUBT:
-        large = rows >= _FEWEST_ROWS_FOR_MANY and sample.shape[1] >= 2 * _MANY_DIRECTIONS
-        if not large or variance < _FEWEST_VARIANCE_FOR_MANY:
-            return np.zeros((0, sample.shape[1]), np.float32)
-        directions = _MANY_DIRECTIONS
-    basis = _leading(bank, directions, iterations=3)
-    # Turned at random among themselves, coordinates are all of one size, which is what integers of one scale want.
-    turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((len(basis), len(basis))))
-    return np.asarray(turn.astype(np.float32) @ basis)
+    in_doubt, variance = _try(_leading(bank[:_TRIED_ROWS], few, iterations=1), bank, queries)
+    large = rows >= _FEWEST_ROWS_FOR_MANY and sample.shape[1] >= 2 * _MANY_DIRECTIONS
+    many = large and in_doubt > _MOST_IN_DOUBT_OF_MANY and variance >= _FEWEST_VARIANCE_FOR_MANY
+    if in_doubt > _MOST_IN_DOUBT and not many:
+        return np.zeros((0, sample.shape[1]), np.float32)
+    basis = _leading(bank, _MANY_DIRECTIONS if many else few, iterations=3)
+    # Turned at random among those of a level, coordinates are all of one size, as integers of one scale want them.
+    random, first = np.random.default_rng(1), 0
+    for end, _ in _levels(len(basis)):
+        turn, _ = np.linalg.qr(random.standard_normal((end - first, end - first)))
+        basis[first:end] = turn.astype(np.float32) @ basis[first:end]
+        first = end
+    return basis
 
 
 def _leading(rows: NDArray[np.float32], directions: int, *, iterations: int) -> NDArray[np.float32]:
-    from sklearn.utils.extmath import randomized_range_finder
+    moments = rows.T @ rows
+    basis: NDArray[np.float32] = np.random.default_rng(2).standard_normal((rows.shape[1], directions), np.float32)
+    for iteration in range(1 + iterations):
+        basis = _orthonormal(np.asarray(moments @ basis, np.float32), rounds=1 if iteration < iterations else 3)
+    _, order = np.linalg.eigh((basis.T @ (moments @ basis)).astype(np.float64))
+    return np.ascontiguousarray((basis @ order[:, ::-1].astype(np.float32)).T)
 
-    basis = randomized_range_finder(rows.T, size=directions, n_iter=iterations, random_state=0)
-    return np.asarray(basis.T, np.float32)
+
+def _orthonormal(columns: NDArray[np.float32], rounds: int) -> NDArray[np.float32]:
+    """Columns of the same span; orthonormal after three rounds.
+
+    Products of matrices, in the place of reflections, which wait for each other's threads: the inverse of Cholesky's
+    factor of the columns' products is what makes them orthonormal, up to what these have lost of digits.
+    """
+    kept = columns
+    for done in range(rounds):
+        kept = kept / np.maximum(np.linalg.norm(kept, axis=0), np.float32(1e-30))
+        products = (kept.T @ kept).astype(np.float64)
+        if done == 0:
+            products += 1e-6 * np.eye(len(products))
+        try:
+            factor = np.linalg.inv(np.linalg.cholesky(products))
+        except np.linalg.LinAlgError:
+            break
+        kept = kept @ factor.T.astype(np.float32)
+    else:
+        if rounds == 1 or float(np.abs(kept.T @ kept - np.eye(kept.shape[1], dtype=np.float32)).max()) < 1e-4:
+            return kept
+    return np.asarray(np.linalg.qr(columns)[0])
 
 
 def _try(basis: NDArray[np.float32], bank: NDArray[np.float32], queries: NDArray[np.float32]) -> tuple[float, float]:
@@ -104,8 +144,7 @@ def _try(basis: NDArray[np.float32], bank: NDArray[np.float32], queries: NDArray
     for rows in (bank, queries):
         coordinates = rows @ basis.T
         inside.append(coordinates)
-        squares = (rows.astype(np.float64) ** 2).sum(axis=1) - (coordinates.astype(np.float64) ** 2).sum(axis=1)
-        outside.append(np.sqrt(np.maximum(squares, 0)))
+        outside.append(np.sqrt(np.maximum(_squares(rows) - _squares(coordinates), 0)))
     bounds = _squared_distances(inside[1], inside[0]) + (outside[1][:, np.newaxis] - outside[0]) ** 2
     distances = _squared_distances(queries, bank)
     reach = np.partition(distances, _TRIED_NEIGHBORS - 1, axis=1)[:, _TRIED_NEIGHBORS - 1]
@@ -116,15 +155,39 @@ def _try(basis: NDArray[np.float32], bank: NDArray[np.float32], queries: NDArray
 
 def _squared_distances(queries: NDArray[np.float32], bank: NDArray[np.float32]) -> NDArray[np.float64]:
     products = (queries @ bank.T).astype(np.float64)
-    norms = [(rows.astype(np.float64) ** 2).sum(axis=1) for rows in (queries, bank)]
-    return np.asarray(norms[0][:, np.newaxis] + norms[1] - 2 * products)
+    return np.asarray(_squares(queries)[:, np.newaxis] + _squares(bank) - 2 * products)
 
 
-def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore", under="ignore"):
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    usable = (norms[:, 0] > 0) & np.isfinite(norms[:, 0])
-    return np.asarray(rows[usable] / norms[usable])
+def _squares(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+
+
+def _normalised(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Directions of those rows that have one."""
+    result = np.empty(rows.shape, np.float32)
+    count = 0
+    for block in _blocks(rows):
+        exact = block.astype(np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            norms = np.linalg.norm(exact, axis=1, keepdims=True)
+        usable = (norms[:, 0] > 0) & np.isfinite(norms[:, 0])
+        end = count + int(usable.sum())
+        result[count:end] = exact[usable] / norms[usable]
+        count = end
+    return result[:count]
+
+
+def _scaled(rows: NDArray[Any], reference: NDArray[np.float64], scale: float) -> NDArray[np.float32]:
+    result = rows if rows.dtype == np.float32 else np.empty(rows.shape, np.float32)
+    for block, place in zip(_blocks(rows), _blocks(result), strict=True):
+        place[:] = (block - reference) * scale
+    return result
+
+
+def _blocks(rows: NDArray[Any], size: int = 512) -> Iterator[NDArray[Any]]:
+    """Parts of a matrix, so that what is computed from them stays small."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _is_narrower(rows: NDArray[Any], mean: NDArray[np.float64]) -> bool:

@@ -75,6 +75,8 @@ struct OwnedSetup {
   std::vector<std::unique_ptr<std::uint8_t[]>> bytes;
   std::vector<std::unique_ptr<float[]>> floats;
   std::vector<std::unique_ptr<double[]>> doubles;
+  std::vector<std::unique_ptr<PartTerms[]>> parts;
+  std::unique_ptr<OriginTerms[]> origins;
 
   void add_level(LevelShape shape, std::int64_t rows) {
     Level level;
@@ -82,6 +84,16 @@ struct OwnedSetup {
     const auto count = static_cast<std::size_t>(rows);
     bytes.push_back(std::make_unique<std::uint8_t[]>(count * static_cast<std::size_t>(shape.row_bytes())));
     level.memory.codes = bytes.back().get();
+    if (shape.projected) {
+      parts.push_back(std::make_unique<PartTerms[]>(count));
+      level.memory.parts = parts.back().get();
+      if (shape.first == 0) {
+        origins = std::make_unique<OriginTerms[]>(count);
+        level.memory.origins = origins.get();
+      }
+      setup.levels.push_back(level);
+      return;
+    }
     for (double** place : {&level.memory.norm, &level.memory.sum}) {
       doubles.push_back(std::make_unique<double[]>(count));
       *place = doubles.back().get();
@@ -89,12 +101,6 @@ struct OwnedSetup {
     for (float** place : {&level.memory.scale, &level.memory.zero, &level.memory.radius}) {
       floats.push_back(std::make_unique<float[]>(count));
       *place = floats.back().get();
-    }
-    if (shape.projected) {
-      for (float** place : {&level.memory.residual_low, &level.memory.residual_high}) {
-        floats.push_back(std::make_unique<float[]>(count));
-        *place = floats.back().get();
-      }
     }
     setup.levels.push_back(level);
   }
@@ -127,7 +133,8 @@ inline std::vector<float> random_basis(std::int64_t directions, std::int64_t col
   return basis;
 }
 
-// Levels of `projected` directions each, four bits, eight bits; the reference is the mean of the rows or zero. Every
+// Levels that end with those numbers of directions, of eight and four bits in turn; four bits, eight bits of every
+// column; the reference is the mean of the rows or zero. Every
 // other direction is longer by the share `skew`, the others are shorter.
 template <class T>
 OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<std::int64_t>& projected, bool centred,
@@ -157,7 +164,13 @@ OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<st
     owned.basis[i] *= static_cast<float>(i / columns % 2 == 0 ? 1 + skew : 1 - skew);
   }
   owned.setup.basis = {owned.basis.data(), directions, bank.columns};
-  for (const std::int64_t width : projected) owned.add_level({width, 8, true}, bank.rows);
+  std::int64_t first = 0;
+  int bits = 8;
+  for (const std::int64_t end : projected) {
+    owned.add_level({end - first, bits, true, first}, bank.rows);
+    first = end;
+    bits = 12 - bits;
+  }
   owned.add_level({bank.columns, 4, false}, bank.rows);
   owned.add_level({bank.columns, 8, false}, bank.rows);
   if (metric == Metric::cosine) {

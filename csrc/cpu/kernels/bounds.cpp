@@ -43,17 +43,6 @@ void squared_lower(RowTerms rows, int64_t count, QueryTerms query, const int32_t
       const double scales = static_cast<double>(scale[first + r]) * query.twice_scale;
       value[r] = (norm[first + r] * keep + query.norm) - value[r] * scales;
     }
-    if (rows.residual_low != nullptr) {
-      const float* __restrict residual_low = rows.residual_low;
-      const float* __restrict residual_high = rows.residual_high;
-      for (int64_t r = 0; r < n; ++r) {
-        const double above = static_cast<double>(residual_low[first + r]) - query.residual_high;
-        const double below = query.residual_low - static_cast<double>(residual_high[first + r]);
-        double apart = above > below ? above : below;
-        apart = apart > 0 ? apart : 0;
-        value[r] += apart * apart * keep;
-      }
-    }
     for (int64_t r = 0; r < n; ++r) {
       const double positive = value[r] > 0 ? value[r] : 0;
       out[first + r] = static_cast<float>(positive * keep_float);
@@ -98,8 +87,58 @@ int64_t below(const float* squared, int64_t count, float limit, int64_t first, i
   return found;
 }
 
+void part(PartRows rows, int64_t count, const PartQuery* query, const int32_t* high, const int32_t* low,
+          float* squared) {
+  const float* __restrict scale = rows.scale;
+  const float* __restrict radius = rows.radius;
+  const float* __restrict length = rows.length;
+  float* __restrict out = squared;
+  const PartQuery of = *query;
+  if (rows.square != nullptr) {
+    const float* __restrict square = rows.square;
+    const float* __restrict slack = rows.slack;
+    for (int64_t r = 0; r < count; ++r) out[r] = square[r] * of.keep + of.square - slack[r] * of.slack;
+  }
+  if (high != nullptr) {
+    for (int64_t r = 0; r < count; ++r) {
+      const float product = of.high_weight * static_cast<float>(of.weight * high[r] - of.high_offset) +
+                            static_cast<float>(of.weight * low[r] - of.low_offset);
+      out[r] -= scale[r] * (of.twice_scale * product) + radius[r] * of.radius + length[r] * of.length;
+    }
+  } else {
+    for (int64_t r = 0; r < count; ++r) {
+      const auto product = static_cast<float>(of.weight * low[r] - of.low_offset);
+      out[r] -= scale[r] * (of.twice_scale * product) + radius[r] * of.radius + length[r] * of.length;
+    }
+  }
+}
+
+void less_residual(const float* squared, const float* residual, int64_t count, float of_query, float* lower) {
+  for (int64_t r = 0; r < count; ++r) lower[r] = squared[r] - residual[r] * of_query;
+}
+
+int64_t within_limit(const float* squared, const float* residual, int64_t count, float of_query, float limit,
+                     int64_t first, int64_t* rows) {
+  int64_t found = 0;
+  int64_t r = 0;
+#if defined(__AVX512F__) && defined(__GNUC__)
+  for (; r + 16 <= count; r += 16) {
+    const __m512 lower = _mm512_sub_ps(_mm512_loadu_ps(squared + r),
+                                       _mm512_mul_ps(_mm512_loadu_ps(residual + r), _mm512_set1_ps(of_query)));
+    // What is no number is not above either.
+    unsigned mask = _mm512_cmp_ps_mask(lower, _mm512_set1_ps(limit), _CMP_NGT_UQ);
+    for (; mask != 0; mask &= mask - 1) rows[found++] = first + r + __builtin_ctz(mask);
+  }
+#endif
+  for (; r < count; ++r) {
+    rows[found] = first + r;
+    found += squared[r] - residual[r] * of_query > limit ? 0 : 1;
+  }
+  return found;
+}
+
 }  // namespace
 
-const BoundKernels bound_kernels = {squared_lower, within_reach, below};
+const BoundKernels bound_kernels = {squared_lower, within_reach, below, part, less_residual, within_limit};
 
 }  // namespace onnxviz::ONNXVIZ_LEVEL

@@ -43,8 +43,6 @@ struct RowTerms {
   const double* sum;
   const float* scale;
   const float* zero;
-  const float* residual_low;  // null where the level is not projected
-  const float* residual_high;
 };
 
 struct QueryTerms {
@@ -53,13 +51,34 @@ struct QueryTerms {
   double twice_scale;
   double sum;
   double zero;
-  double residual_low;
-  double residual_high;
+};
+
+// The same of one level of projections, which goes on from the level before it.
+struct PartRows {
+  const float* scale;
+  const float* radius;
+  const float* length;
+  const float* square;  // of the first level, null in the others
+  const float* slack;
+};
+
+struct PartQuery {
+  float twice_scale;
+  float high_weight;
+  int32_t weight;       // 1, or 2 where codes are halves: they stand for weight * code - zero
+  int32_t high_offset;  // zero times the sum of each vector
+  int32_t low_offset;
+  float radius;  // what a row's radius, length, square and slack count
+  float length;
+  float keep;
+  float square;
+  float slack;
+  float residual;
 };
 
 struct BoundKernels {
-  // squared[r]: not above (distance between the codes)^2 + (difference of the residuals)^2, at least 0, float32.
-  // `high` is null where the query has one vector only.
+  // squared[r]: not above (distance between the codes)^2, at least 0, float32. `high` is null where the query has one
+  // vector only.
   void (*squared_lower)(RowTerms rows, int64_t count, QueryTerms query, const int32_t* high, const int32_t* low,
                         float* squared);
   // Writes first + r for every r with squared[r] <= (reach + radius[r])^2, the right side rounded up; returns how many.
@@ -67,6 +86,15 @@ struct BoundKernels {
                           int64_t* rows);
   // The same for every r with squared[r] < limit.
   int64_t (*below)(const float* squared, int64_t count, float limit, int64_t first, int64_t* rows);
+  // squared[r], which the level before has left there unless this is the first, becomes the squared lower bound before
+  // the residuals are taken off; may be below 0 or no number.
+  void (*part)(PartRows rows, int64_t count, const PartQuery* query, const int32_t* high, const int32_t* low,
+               float* squared);
+  // lower[r] = squared[r] - residual[r] * of_query.
+  void (*less_residual)(const float* squared, const float* residual, int64_t count, float of_query, float* lower);
+  // Writes first + r for every r whose squared[r] - residual[r] * of_query is not above the limit; returns how many.
+  int64_t (*within_limit)(const float* squared, const float* residual, int64_t count, float of_query, float limit,
+                          int64_t first, int64_t* rows);
 };
 
 struct EncodingKernels {

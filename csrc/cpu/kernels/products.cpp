@@ -23,6 +23,7 @@ namespace {
 // Rows longer than this are read one after the other: several streams at once halve the bandwidth of the memory.
 [[maybe_unused]] constexpr int64_t longest_row_in_company = 1024;
 constexpr int64_t rows_ahead = 12;
+constexpr int64_t longest_row_fetched = 512;
 
 #if defined(__AVX512VNNI__)
 
@@ -447,9 +448,10 @@ void bytes(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* 
 void nibbles(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* vectors, int64_t vector_bytes,
              int64_t number, int64_t columns, int32_t* products, int64_t stride) {
   int64_t r = 0;
-  if (number > 2) {
+  if (number > 2 || columns <= longest_row_in_company) {
     for (; r + 4 <= count; r += 4) {
       const uint8_t* first = rows + r * row_bytes;
+      if (columns <= longest_row_in_company) fetch(first + rows_ahead * row_bytes, 4 * row_bytes);
       nibble_rows<4>({first, first + row_bytes, first + 2 * row_bytes, first + 3 * row_bytes}, vectors, vector_bytes,
                      number, columns, products + r, stride);
     }
@@ -477,6 +479,10 @@ void listed_nibbles(const uint8_t* rows, int64_t row_bytes, const int64_t* numbe
                     int64_t stride) {
   int64_t r = 0;
   for (; r + 4 <= count; r += 4) {
+    // Longer rows are foreseen by the machine itself.
+    for (int64_t next = r + 4; row_bytes <= longest_row_fetched && next < count && next < r + 8; ++next) {
+      fetch(rows + numbers[next] * row_bytes, row_bytes);
+    }
     nibble_rows<4>({rows + numbers[r] * row_bytes, rows + numbers[r + 1] * row_bytes, rows + numbers[r + 2] * row_bytes,
                     rows + numbers[r + 3] * row_bytes},
                    vectors, vector_bytes, number, columns, products + r, stride);

@@ -19,27 +19,42 @@ namespace onnxviz {
 
 enum class Metric { euclidean, cosine };
 
-// How one level of an index keeps a row: as integers of 8 or 4 bits, one to a column, or one to each of the first
-// `columns` directions of the basis where it is projected.
+// How one level of an index keeps a row: as integers of 8 or 4 bits, one to a column, or one to each of `columns`
+// directions of the basis where it is projected, those from number `first` on, where the level before has ended.
 struct LevelShape {
   std::int64_t columns = 0;
   int bits = 8;
   bool projected = false;
+  std::int64_t first = 0;
 
   // Bytes of a row's codes, with the padding to whole blocks that the kernels want.
   std::int64_t row_bytes() const;
 };
 
+// What a projected level knows of a row.
+struct PartTerms {
+  float scale;
+  float radius;
+  float length;
+  float residual;
+};
+
+// And what the first of them knows besides.
+struct OriginTerms {
+  float square;
+  float slack;
+};
+
 // The memory of one level, of `rows` elements or rows each. It is the caller's, who may keep it in a file.
 struct LevelMemory {
   std::uint8_t* codes = nullptr;
-  double* norm = nullptr;
+  double* norm = nullptr;  // from here: levels that are not projected
   double* sum = nullptr;
   float* scale = nullptr;
   float* zero = nullptr;
   float* radius = nullptr;
-  float* residual_low = nullptr;  // projected levels only
-  float* residual_high = nullptr;
+  PartTerms* parts = nullptr;  // projected levels
+  OriginTerms* origins = nullptr;  // the first of them
 };
 
 struct Level {
@@ -57,7 +72,7 @@ struct IndexSetup {
   double scale = 1;               // a power of two that brings the rows, less the reference, near 1
   // Directions of largest variance, nearly orthonormal, largest first; its memory is only needed by the constructor.
   MatrixView<float> basis{nullptr, 0, 0};
-  // From few bytes a row to many: projected ones, then 4 bits, then, always and last, 8 bits of every column.
+  // Projected ones, each with directions of its own; then 4 bits, then, always and last, 8 bits of every column.
   std::vector<Level> levels;
   // For Metric::cosine: a power of two and a norm for each row, (rows, 2).
   double* directions = nullptr;
