@@ -81,7 +81,7 @@ Encoder::Encoder(const IndexSetup& setup, std::int64_t columns, StreamView strea
   const std::vector<double> centre = basis.project(middle);
   numbers.insert(numbers.end(), centre.begin(), centre.end());
   basis_numbers_ = on_device(numbers, stream);
-  const auto bytes = static_cast<std::size_t>(directions_ * basis.row_bytes());
+  const auto bytes = static_cast<std::size_t>(bytes_of_a_direction * directions_ * basis.row_bytes());
   basis_codes_ = Array<std::int8_t>(bytes, stream.device);
   copy_to_device(basis_codes_.data(), basis.vectors(), bytes, stream);
   const double* device = basis_numbers_.data();
@@ -117,13 +117,14 @@ void Encoder::project(LevelView rows, const double* squares, std::int64_t count,
                       const Codes& out, std::int64_t first, StreamView stream) const {
   const CurrentDevice current(stream.device);
   const std::int8_t* directions = basis_codes_.data();
+  const std::int64_t vectors = bytes_of_a_direction * directions_;
   if (count <= few_rows) {
-    const Grid grid{dim3(blocks_for(directions_, 128 / warp_lanes * rows_per_warp), static_cast<unsigned>(count)), 128};
-    launch(multiply_few, grid, queue(stream), rows.codes, directions, directions_, form_.row_bytes, products);
+    const Grid grid{dim3(blocks_for(vectors, 128 / warp_lanes * rows_per_warp), static_cast<unsigned>(count)), 128};
+    launch(multiply_few, grid, queue(stream), rows.codes, directions, vectors, form_.row_bytes, products);
   } else if (count <= SmallTile::left_rows) {
-    multiply_tiles<SmallTile>(rows.codes, count, directions, directions_, form_.row_bytes, products, queue(stream));
+    multiply_tiles<SmallTile>(rows.codes, count, directions, vectors, form_.row_bytes, products, queue(stream));
   } else {
-    multiply_tiles<LargeTile>(rows.codes, count, directions, directions_, form_.row_bytes, products, queue(stream));
+    multiply_tiles<LargeTile>(rows.codes, count, directions, vectors, form_.row_bytes, products, queue(stream));
   }
   launch(encode_coordinates, Grid{static_cast<unsigned>(count), encode_threads}, queue(stream), products, rows.terms,
          squares, basis_, out.codes.data() + first * out.row_bytes, out.terms.data() + first);

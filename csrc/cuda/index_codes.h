@@ -37,6 +37,9 @@ struct Codes {
 // Whole blocks of 64 bytes, as the kernels want them. Without codes there is one block of zeros.
 std::int64_t code_bytes(std::int64_t columns);
 
+// Numbers of a direction are two signed bytes, 128 h + l: csrc/cpu/basis.h.
+constexpr std::int64_t bytes_of_a_direction = 2;
+
 class Encoder {
  public:
   // Throws std::invalid_argument for a setup that does not fit. Copies what it needs of it.
@@ -56,7 +59,7 @@ class Encoder {
               StreamView stream) const;
 
   // Rows that are encoded already along the basis, `squares` among what was written of them. Works in `products`,
-  // (count, directions).
+  // (count, bytes_of_a_direction * directions).
   void project(LevelView rows, const double* squares, std::int64_t count, std::int32_t* products, const Codes& out,
                std::int64_t first, StreamView stream) const;
 

@@ -42,11 +42,13 @@ constexpr std::int64_t sampled_neighbors = 10;
 constexpr double lone_cost_of_many = 16;
 constexpr double lone_cost_of_few = 2;
 
+constexpr auto product_bytes = static_cast<std::int64_t>(sizeof(std::int32_t));
+
 // Beside its lists, what a query needs: its elements, codes and terms of both levels, direction, squares, products.
 std::int64_t bytes_per_query(std::int64_t columns, std::int64_t directions) {
   const auto of_columns = columns * static_cast<std::int64_t>(sizeof(double)) + code_bytes(columns);
   const auto of_directions = directions == 0 ? 0
-                                             : directions * static_cast<std::int64_t>(sizeof(std::int32_t)) +
+                                             : bytes_of_a_direction * directions * product_bytes +
                                                    code_bytes(directions) + static_cast<std::int64_t>(sizeof(Terms));
   return of_columns + of_directions +
          static_cast<std::int64_t>(sizeof(Terms) + sizeof(Direction) + sizeof(double));
@@ -76,7 +78,8 @@ struct Workspace {
       if (encoder.cosine()) directions = Array<Direction>(size, device);
       if (encoder.directions() > 0) {
         projected = Codes(count, encoder.projected_bytes(), device);
-        products = Array<std::int32_t>(size * static_cast<std::size_t>(encoder.directions()), device);
+        const std::int64_t vectors = bytes_of_a_direction * encoder.directions();
+        products = Array<std::int32_t>(size * static_cast<std::size_t>(vectors), device);
       }
       queries = count;
     }
@@ -236,7 +239,8 @@ class BankIndex final : public NeighborIndex::Implementation {
     if (directions() == 0) return;
     projected_ = Codes(rows(), encoder_.projected_bytes(), device_);
     const std::int64_t at_once = std::min(rows(), projected_at_once);
-    const Array<std::int32_t> products(static_cast<std::size_t>(at_once * directions()), device_);
+    const std::int64_t vectors = bytes_of_a_direction * directions();
+    const Array<std::int32_t> products(static_cast<std::size_t>(at_once * vectors), device_);
     for (std::int64_t first = 0; first < rows(); first += at_once) {
       const std::int64_t count = std::min(at_once, rows() - first);
       encoder_.project(bytes_.view(first), squares.data() + first, count, products.data(), projected_, first, stream);
@@ -378,8 +382,9 @@ std::size_t NeighborIndex::index_bytes(std::int64_t rows, std::int64_t columns, 
   std::int64_t bytes = rows * (code_bytes(columns) + terms) + columns * number;
   if (metric == Metric::cosine) bytes += rows * static_cast<std::int64_t>(sizeof(Direction));
   if (directions > 0) {
-    bytes += rows * (code_bytes(directions) + terms + number) + directions * (code_bytes(columns) + 3 * number) +
-             std::min(rows, projected_at_once) * directions * static_cast<std::int64_t>(sizeof(std::int32_t));
+    bytes += rows * (code_bytes(directions) + terms + number) +
+             directions * (bytes_of_a_direction * code_bytes(columns) + 3 * number) +
+             std::min(rows, projected_at_once) * bytes_of_a_direction * directions * product_bytes;
   }
   return static_cast<std::size_t>(bytes);
 }

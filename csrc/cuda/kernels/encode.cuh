@@ -192,7 +192,8 @@ __global__ void __launch_bounds__(encode_threads)
   if (out.squares != nullptr) out.squares[row] = placed ? extent.squares : -1;
 }
 
-// A block per row: coordinates y = B R from the products of the row's codes with the directions', (rows, directions).
+// A block per row: coordinates y = B R from the products of the row's codes with the directions' high bytes and with
+// their low ones, (rows, 2 directions).
 [[maybe_unused]] static __global__ void __launch_bounds__(encode_threads)
     encode_coordinates(const std::int32_t* products, const Terms* row_terms, const double* row_squares, BasisForm basis,
                        std::int8_t* all_codes, Terms* all_terms) {
@@ -209,10 +210,12 @@ __global__ void __launch_bounds__(encode_threads)
   const Terms row_term = row_terms[row];
   const auto scale = static_cast<double>(row_term.scale);
   const auto zero = static_cast<double>(row_term.zero);
-  const std::int32_t* product = products + row * basis.directions;
+  const std::int32_t* high = products + row * 2 * basis.directions;
+  const std::int32_t* low = high + basis.directions;
   // s s_i and the bracket are exact.
   const auto coordinate = [&](std::int64_t i) {
-    return scale * basis.scale[i] * (static_cast<double>(product[i]) - zero * basis.sum[i]);
+    const double product = 128 * static_cast<double>(high[i]) + static_cast<double>(low[i]);
+    return scale * basis.scale[i] * (product - zero * basis.sum[i]);
   };
   const auto centred = [&](std::int64_t i) { return coordinate(i) - basis.centre[i]; };
   Extent extent{INFINITY, -INFINITY, 0, 0};
