@@ -55,8 +55,8 @@ endfunction()
 
 # csrc/cuda has each as a .cu, csrc/no_cuda as a .cpp.
 set(onnxviz_cuda_parts device memory neighbors occlusion top_values)
-# Behind those, in csrc only where there is a toolkit; and what of the core for a CPU serves both.
-set(onnxviz_cuda_inner cuda/index_codes.cu cuda/neighbor_search.cu cpu/basis.cpp)
+# Behind those, in csrc only where there is a toolkit.
+set(onnxviz_cuda_inner cuda/index_codes.cu cuda/neighbor_search.cu)
 
 set(onnxviz_cuda_reason "")
 if(onnxviz_cuda_wanted STREQUAL "OFF")
@@ -102,6 +102,8 @@ if(onnxviz_cuda_reason STREQUAL "")
   if(ONNXVIZ_WERROR)
     target_compile_options(onnxviz_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
   endif()
+  # The basis of an index is made by the core for a CPU.
+  target_link_libraries(onnxviz_cuda PRIVATE onnxviz_cpu)
   set(onnxviz_cuda_compiler "nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
   list(JOIN CMAKE_CUDA_ARCHITECTURES " " onnxviz_cuda_architectures)
   message(STATUS "onnxviz: CUDA sources compiled by nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${onnxviz_cuda_architectures}")
