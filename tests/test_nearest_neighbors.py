@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import onnxviz as ov
 from onnxviz import _core, backend
+from onnxviz.backend.neighbors import power_of_two_below
 from onnxviz.errors import InputError
 from onnxviz.methods import index_training, nearest_neighbors
 from oracles import nearest_rows
@@ -226,6 +227,18 @@ def test_one_channel_thousands_of_times_the_others() -> None:
     expected_distances, expected = nearest_rows(bank, queries, 5)
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_allclose(distances, expected_distances, rtol=1e-12)
+
+
+def test_squares_that_underflow_beside_others_that_do_not() -> None:
+    random = np.random.default_rng(3)
+    rows = random.standard_normal((256, 1)) * np.where(np.arange(256) % 2, 2.0**-542, 2.0**-480)[:, np.newaxis]
+    # Between the small rows every distance is 0; at the scale of the large ones their codes would say otherwise.
+    scale = power_of_two_below(float(np.abs(rows).max()))
+    setup = backend.IndexSetup(np.zeros(1), np.zeros(1), scale, np.zeros((0, 1), np.float32))
+    distances, indices = backend.NeighborIndex(rows, metric="euclidean", setup=setup).query(rows, 5)
+    expected_distances, expected = nearest_rows(rows, rows, 5)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(distances, expected_distances)
 
 
 def test_constant_rows_a_few_bits_apart() -> None:

@@ -90,8 +90,9 @@ Levels::Levels(const IndexSetup& setup, std::int64_t columns)
       encoding_(encoding_kernels_in_use()),
       bounds_(bound_kernels_in_use()) {
   int exponent = 0;
-  if (std::frexp(scale_, &exponent) != 0.5 || std::abs(exponent) > 500) {
-    throw std::invalid_argument("the scale is no power of two within 2^-500 and 2^500");
+  // With a larger scale, what underflow takes from a square of the rows would be more than floor_ in the levels' units.
+  if (std::frexp(scale_, &exponent) != 0.5 || exponent < -500 || exponent > 401) {
+    throw std::invalid_argument("the scale is no power of two within 2^-501 and 2^400");
   }
   if (static_cast<std::int64_t>(reference_.size()) != columns_ || setup.mean.size() != reference_.size()) {
     throw std::invalid_argument("the reference and the mean have " + std::to_string(reference_.size()) + " and " +

@@ -33,7 +33,7 @@
 //
 // The distance that decides is itself rounded: it differs from the true one by less than (columns / 16 + 64) 2^-52 of
 // it. All bounds are widened by that, so they hold for the numbers that are compared. Underflow can add at most
-// columns * 2^-200 to a square, given the range of `scale`.
+// columns * 2^-200 to a square: 2^-1075 a column in the bank's units, and `scale` is at most 2^400.
 //
 // A row or query without direction, or far outside the range, gets a radius of infinity: always in doubt.
 #pragma once

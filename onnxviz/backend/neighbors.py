@@ -352,4 +352,4 @@ def power_of_two_below(largest: float) -> float:
     """The power of two that brings ``largest`` to between 1/2 and 1, within the core's limits."""
     if not largest > 0:
         return 1.0
-    return float(2.0 ** np.clip(-np.frexp(largest)[1], -499, 499))
+    return float(2.0 ** np.clip(-np.frexp(largest)[1], -499, 400))

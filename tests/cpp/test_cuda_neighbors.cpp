@@ -236,6 +236,12 @@ void every_k_is_served(const Stream& stream) {
     CHECK_FOR(same.found(same.index(sizes), some, k) == same.expected(some, k), std::to_string(k));
     sizes.capacity = k % 2 == 0 ? 20 : 0;
   }
+  // More rows of one distance than the buffer of neighbours holds.
+  const BothBanks<float> equal(make_bank<float>(12, 300, 3, name), Metric::euclidean, 0, false, stream);
+  for (const std::int64_t queries : {1, 9}) {
+    const Matrix<float> some = first_rows(equal.bank, queries);
+    CHECK(equal.found(equal.index(), some, 5) == equal.expected(some, 5));
+  }
   // The limit itself.
   const BothBanks<float> many(make_bank<float>(0, 3000, 2, name), Metric::euclidean, 0, false, stream);
   const Matrix<float> one = first_rows(many.bank, 1);
@@ -283,15 +289,15 @@ void far_queries_are_answered(const Stream& stream) {
   CHECK(both.found(both.index(small_sizes()), queries, 2) == both.expected(queries, 2));
 }
 
-// Rows so small beside the others that the squares of their distances are nothing: all equally near, whatever codes
-// say.
-void distances_below_float64_are_ties(const Stream& stream) {
+// Rows so small beside the others that squares are nothing: of their distances, which are all equal then whatever codes
+// say; or of what the codes lose, which distances do not.
+void small_rows_beside_large_ones(int small, int large, double scale, const Stream& stream) {
   Matrix<double> bank(40, 1);
   std::mt19937_64 random(6);
   std::uniform_real_distribution<double> uniform(1, 2);
-  for (std::int64_t i = 0; i < bank.rows; ++i) bank.row(i)[0] = std::ldexp(uniform(random), i < 24 ? -542 : -480);
+  for (std::int64_t i = 0; i < bank.rows; ++i) bank.row(i)[0] = std::ldexp(uniform(random), i < 24 ? small : large);
   OwnedSetup owned = make_setup(bank, Metric::euclidean, {}, false);
-  owned.setup.scale = 0x1p480;
+  owned.setup.scale = scale;
   const OnDevice<double> elements(bank.elements, stream);
   const NeighborIndex index({elements.data(), 40, 1}, owned.setup, stream.view(), small_sizes());
   const Array<double> distances(40 * 3, 0);
@@ -305,8 +311,13 @@ void distances_below_float64_are_ties(const Stream& stream) {
       all.emplace_back(difference * difference, i);
     }
     std::sort(all.begin(), all.end());
-    for (std::size_t n = 0; n < 3; ++n) CHECK(found[3 * q + n] == all[n].second);
+    for (std::size_t n = 0; n < 3; ++n) CHECK_FOR(found[3 * q + n] == all[n].second, std::to_string(small));
   }
+}
+
+void underflow_is_allowed_for(const Stream& stream) {
+  small_rows_beside_large_ones(-542, -480, 0x1p480, stream);
+  small_rows_beside_large_ones(-140, 400, 0x1p-401, stream);
 }
 
 void one_index_serves_two_threads(const Stream& stream) {
@@ -696,6 +707,10 @@ void skewed_bases_are_allowed_for(const Stream& stream) {
     }
     bounds_hold<float>(bank, first_rows(bank, 60), Metric::euclidean, directions, false, skew, "skew", stream);
   }
+  // One column: what codes lose is all along the one direction, which is too long.
+  std::string name;
+  bounds_hold<double>(make_bank<double>(0, 40, 1, name), make_bank<double>(13, 3, 1, name), Metric::euclidean, 1, false,
+                      0.18, "one long direction", stream);
 }
 
 // The radius holds what the subtraction of the reference is rounded by, also where the codes lose nothing.
@@ -823,9 +838,36 @@ void bounds_are_narrow(const Stream& stream) {
     const Comparison comparison = compare(rows.byte_terms[i], rows.byte_terms[0], product, rules);
     CHECK(lower_bound(comparison, rules) > 0.97 * distance && upper_bound(comparison, rules) < 1.03 * distance);
     CHECK(is_beyond(comparison, reach_of(0.97 * distance, rules)));
+    const Terms& projected = rows.projected_terms[i];
+    CHECK(projected.residual_low > 0 && projected.residual_high < 1.2F * projected.residual_low);
     const int along = product_of(rows.projected_codes, row, rows.projected_codes, 0, encoder.projected_bytes());
     CHECK(is_beyond(compare(rows.projected_terms[i], rows.projected_terms[0], along, inside),
                     reach_of(0.25 * distance, inside)));
+  }
+}
+
+// Also where what the codes lose, or the distance, is too small for its square.
+void bounds_hold_for_small_rows(const Stream& stream) {
+  for (const auto& [small, large] : {std::pair<int, int>{-140, 400}, {-542, -480}}) {
+    Matrix<double> bank(12, 1);
+    for (std::int64_t i = 0; i < bank.rows; ++i) {
+      bank.row(i)[0] = std::ldexp(1 + static_cast<double>(i) / 16, i < 10 ? small : large);
+    }
+    OwnedSetup owned = make_setup(bank, Metric::euclidean, {}, false);
+    owned.setup.scale = std::ldexp(1.0, -large - 1);
+    const Encoder encoder(owned.setup, 1, stream.view());
+    const EncodedOnHost<double> rows(bank, encoder, stream);
+    const Rules rules = encoder.rules(false);
+    for (std::size_t a = 0; a < 12; ++a) {
+      for (std::size_t b = 0; b < 12; ++b) {
+        const double difference = bank.elements[a] - bank.elements[b];
+        const double computed = std::sqrt(difference * difference) * owned.setup.scale;
+        const int product = rows.byte_codes[64 * a] * rows.byte_codes[64 * b];
+        const Comparison comparison = compare(rows.byte_terms[a], rows.byte_terms[b], product, rules);
+        CHECK(lower_bound(comparison, rules) <= computed && computed <= upper_bound(comparison, rules));
+        CHECK(!is_beyond(comparison, reach_of(computed, rules)));
+      }
+    }
   }
 }
 
@@ -999,6 +1041,7 @@ int main() {
     rounding_of_the_bounds_is_allowed_for();
     rounded_distances_are_within_the_bounds(stream);
     bounds_are_narrow(stream);
+    bounds_hold_for_small_rows(stream);
     bounds_hold_on_all_banks(stream);
     skewed_bases_are_allowed_for(stream);
     lists_are_what_the_bounds_say(stream);
@@ -1010,7 +1053,7 @@ int main() {
     every_k_is_served(stream);
     all_pairs_are_found(stream);
     far_queries_are_answered(stream);
-    distances_below_float64_are_ties(stream);
+    underflow_is_allowed_for(stream);
     one_index_serves_two_threads(stream);
     what_cannot_be_measured_is_refused_by_row(stream);
     arguments_are_checked(stream);

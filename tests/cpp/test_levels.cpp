@@ -320,6 +320,8 @@ void setups_that_do_not_fit_are_refused() {
   };
   CHECK(message_with([](IndexSetup&) {}).empty());
   CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.scale = 3; }), "power of two"));
+  CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.scale = 0x1p401; }), "power of two"));
+  CHECK(message_with([](IndexSetup& setup) { setup.scale = 0x1p400; }).empty());
   CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.reference.pop_back(); }), "31"));
   CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.levels.pop_back(); }), "level 1"));
   CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.levels.clear(); }), "8 bits"));

@@ -49,7 +49,7 @@ struct Extent {
   double lowest;
   double highest;
   double squares;
-  double other_squares;
+  double other_squares;  // of them less the centre, where they are coordinates
 };
 
 struct CodeSums {
@@ -229,8 +229,9 @@ __global__ void __launch_bounds__(encode_threads)
   }
   extent = over_block(extent, shared.extents, JoinExtents());
 
-  const double away = basis.stretch * static_cast<double>(row_term.radius);                    // bound
-  const double uncertain = (sqrt(extent.squares) + sqrt(extent.other_squares)) * 0x1p-50 + away;  // bound
+  // The radius of the row has 2^-50 |X| in it, which is more than what a coordinate is rounded by; its centring is not.
+  const double away = basis.stretch * static_cast<double>(row_term.radius);     // bound
+  const double uncertain = sqrt(extent.other_squares) * 0x1p-50 + away;         // bound
   const Quantizer quantizer = quantizer_for(extent.lowest, extent.highest, basis.largest_zero);
   Terms terms = write_codes(centred, basis.directions, basis.row_bytes, quantizer, uncertain, codes, shared.sums);
   if (thread != 0) return;
