@@ -234,7 +234,7 @@ import os, signal, sys
 from pathlib import Path
 import pytest
 sys.path.insert(0, sys.argv[1])
-from test_feature_bank import go_on, grow, interrupt
+from test_feature_bank_writing import go_on, grow, interrupt
 place, after = Path(sys.argv[2]), sys.argv[3] == "after"
 os.fsync = lambda descriptor: None
 at = 0

@@ -141,13 +141,13 @@ def test_impossible_searches_are_refused(rows: int, options: dict, text: str) ->
 
 def test_the_neighbours_of_one_set_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[int] = []
-    search = nearest_others._search
+    search = nearest_others._others
 
-    def counted(array: np.ndarray, k: int, metric: str) -> object:
+    def counted(index: ov.NearestNeighbors, k: int) -> object:
         searched.append(k)
-        return search(array, k, metric)
+        return search(index, k)
 
-    monkeypatch.setattr(nearest_others, "_search", counted)
+    monkeypatch.setattr(nearest_others, "_others", counted)
     features = feature_set(spread(60), np.arange(60) % 3)
     ov.near_duplicates(features)
     ov.hubness(features)
