@@ -132,10 +132,11 @@ def test_backward_graph_of_vgg16_is_built_quickly(
 
 @pytest.mark.oracles
 @pytest.mark.usefixtures("torch")
+@pytest.mark.parametrize("network", ["resnet50", "mobilenet_v2"])
 def test_averaged_methods_keep_the_raw_throughput(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    network: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    model = open_model("resnet50", tmp_path_factory.getbasetemp())
+    model = open_model(network, tmp_path_factory.getbasetemp())
     enabled = request.config.getoption("benchmark_enable", default=False)
     steps = STEPS if enabled else 8
     view = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
@@ -155,7 +156,7 @@ def test_averaged_methods_keep_the_raw_throughput(
         return
     for name in ("integrated gradients", "smoothgrad"):
         kept = [raw.wall / run.wall for raw, run in zip(runs["raw"], runs[name], strict=True)]
-        print(f"\n{name}, {steps} steps: {statistics.median(kept):.2f} of the raw throughput")
+        print(f"\n{network}, {name}, {steps} steps: {statistics.median(kept):.2f} of the raw throughput")
         assert statistics.median(kept) >= 0.9
 
 
