@@ -14,8 +14,6 @@
 
 namespace onnxviz::cuda {
 
-inline cudaStream_t queue(StreamView stream) { return static_cast<cudaStream_t>(stream.handle); }
-
 // Memory for the codes of some rows.
 struct Codes {
   Codes() = default;

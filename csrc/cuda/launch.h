@@ -10,7 +10,11 @@
 #include <string>
 #include <tuple>
 
+#include "onnxviz/cuda/memory.h"
+
 namespace onnxviz::cuda {
+
+inline cudaStream_t queue(StreamView stream) { return static_cast<cudaStream_t>(stream.handle); }
 
 // Throws std::bad_alloc where the device has no memory left, else std::runtime_error.
 inline void check(cudaError_t error, const char* command) {

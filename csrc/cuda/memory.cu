@@ -7,8 +7,6 @@
 namespace onnxviz::cuda {
 namespace {
 
-cudaStream_t queue(StreamView stream) { return static_cast<cudaStream_t>(stream.handle); }
-
 void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, StreamView stream) {
   if (bytes == 0) return;
   const CurrentDevice current(stream.device);

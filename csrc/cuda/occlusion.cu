@@ -21,8 +21,6 @@ constexpr std::int64_t most_blocks = 1024;
 // Of rows, and of bytes in a row: sums of a few stay within 32 bits.
 constexpr std::int64_t longest_side = std::int64_t{1} << 29;
 
-cudaStream_t queue(StreamView stream) { return static_cast<cudaStream_t>(stream.handle); }
-
 void check_sides(std::initializer_list<std::int64_t> sides) {
   for (const std::int64_t side : sides) {
     if (side > longest_side) {

@@ -16,8 +16,6 @@ constexpr int threads_per_block = 256;
 constexpr std::int64_t long_row = 2048;
 constexpr std::int64_t most = std::int64_t{1} << 31;
 
-cudaStream_t queue(StreamView stream) { return static_cast<cudaStream_t>(stream.handle); }
-
 template <class Element>
 void maxima(const void* maps, const MapsLayout& layout, float* values, std::int64_t* positions, cudaStream_t stream) {
   const auto* elements = static_cast<const typename Element::Bits*>(maps);
