@@ -204,16 +204,25 @@ def unlike_the_bank() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("make", [offset_features, low_rank, mirrored_pairs, unlike_the_bank])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kept", ["bytes", "no bytes"])
 def test_banks_with_projected_levels_are_exact_from_every_start(
-    make, dtype: type, monkeypatch: pytest.MonkeyPatch
+    make, dtype: type, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Most of these would go without projections, which rule out too little of them.
     monkeypatch.setattr(index_training, "_MOST_IN_DOUBT", 1.0)
+    if kept == "no bytes":
+        monkeypatch.setattr(index_training, "_FEW_DIRECTIONS", 128)
+        monkeypatch.setattr(index_training, "_MANY_DIRECTIONS", 200)
+        monkeypatch.setattr(index_training, "_FEWEST_ROWS_FOR_MANY", 0)
+        monkeypatch.setattr(index_training, "_FEWEST_VARIANCE_FOR_MANY", 0)
+        monkeypatch.setattr(index_training, "_MOST_IN_DOUBT_OF_MANY", -1)
+        monkeypatch.setattr(index_training, "_MOST_LEFT_WITHOUT_BYTES", 1.0)
     bank, queries = (part.astype(dtype) for part in make())
     index = ov.NearestNeighbors(5).fit(bank)
     assert index._index.setup.projected
+    assert index._index.setup.bytes == (kept == "bytes")
     expected_distances, expected = nearest_rows(bank, queries, 5)
-    for start in range(len(index._index.setup.projected) + 2):
+    for start in range(len(index._index.setup.projected) + (2 if kept == "bytes" else 1)):
         index._index.start = (start, start, start)
         for many in (queries, queries[:1]):
             distances, indices = index.kneighbors(many)

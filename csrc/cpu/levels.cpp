@@ -26,6 +26,7 @@ constexpr std::int64_t most_projected_columns = 65536;
 // From so many vectors on four bits are quicker as bytes.
 constexpr std::int64_t fewest_vectors_for_bytes = 8;
 constexpr std::int64_t directions_per_task = 256;
+static_assert(byte_block == 64 && nibble_block == 128, "LevelShape::row_bytes pads to lines of 64 bytes");
 constexpr double byte_steps = 254;  // one less than there are, because both ends are rounded to the grid
 constexpr double nibble_steps = 15;
 constexpr double byte_zero = 128;  // of coordinates
@@ -52,8 +53,6 @@ float below(double value) {
 
 float down(double value) { return std::max(0.0F, std::nextafter(static_cast<float>(value * (1 - 0x1p-22)), 0.0F)); }
 
-std::int64_t whole(std::int64_t columns, std::int64_t block) { return (columns + block - 1) / block * block; }
-
 void pack_nibbles(const std::uint8_t* codes, std::int64_t columns, std::uint8_t* packed) {
   for (std::int64_t j = 0; j < columns; j += nibble_block, packed += byte_block) {
     const std::int64_t high = j + byte_block;
@@ -74,13 +73,9 @@ void unpack_nibbles(const std::uint8_t* packed, std::int64_t bytes, std::uint8_t
 
 }  // namespace
 
-std::int64_t LevelShape::row_bytes() const {
-  return bits == 8 ? whole(columns, byte_block) : whole(columns, nibble_block) / 2;
-}
-
 Levels::Levels(const IndexSetup& setup, std::int64_t columns)
     : columns_(columns),
-      full_bytes_(whole(columns, nibble_block)),
+      full_bytes_((columns + nibble_block - 1) / nibble_block * nibble_block),
       scale_(setup.scale),
       floor_(static_cast<double>(columns) * 0x1p-200),
       widening_((static_cast<double>(columns) / 16 + 64) * 0x1p-52),
@@ -106,12 +101,12 @@ Levels::Levels(const IndexSetup& setup, std::int64_t columns)
     if (shape.columns < 1 || (shape.bits != 8 && shape.bits != 4) || (shape.projected && last) ||
         (shape.projected && i > 0 && !levels_[i - 1].shape.projected) ||
         (shape.projected && shape.first != projected) ||
-        (!shape.projected && shape.columns != columns_) || (last && shape.bits != 8)) {
+        (!shape.projected && shape.columns != columns_)) {
       throw std::invalid_argument("level " + std::to_string(i) + " has no possible shape");
     }
     if (shape.projected) projected += shape.columns;
   }
-  if (levels_.empty()) throw std::invalid_argument("an index needs a level of 8 bits");
+  if (levels_.empty()) throw std::invalid_argument("an index needs a level of all columns");
   if (columns_ <= most_projected_columns && setup.basis.columns == columns_) {
     basis_ = IntegerBasis(setup.basis, projected);
   }
@@ -172,6 +167,20 @@ Levels::Quantizer Levels::nibble_quantizer(const std::uint8_t* codes, Quantizer 
     }
   }
   return best;
+}
+
+LevelMemory Levels::ByteRows::room(std::int64_t rows, std::int64_t row_bytes) {
+  codes.resize(static_cast<std::size_t>(rows * row_bytes));
+  numbers.resize(static_cast<std::size_t>(2 * rows));
+  terms.resize(static_cast<std::size_t>(3 * rows));
+  LevelMemory memory;
+  memory.codes = codes.data();
+  memory.norm = numbers.data();
+  memory.sum = numbers.data() + rows;
+  memory.scale = terms.data();
+  memory.zero = terms.data() + rows;
+  memory.radius = terms.data() + 2 * rows;
+  return memory;
 }
 
 double Levels::write(const LevelMemory& memory, std::int64_t row, Quantizer quantizer, double largest,
@@ -268,8 +277,11 @@ double Levels::length_about_middle(const double* values, double length, double& 
 
 void Levels::encode(std::int64_t first, Workspace& workspace) const {
   const auto count = static_cast<std::int64_t>(workspace.rows.size());
-  const Level& bytes = levels_.back();
-  const std::int64_t bytes_per_row = bytes.shape.row_bytes();
+  // Projections and four bits are made from eight bits of every column, which are kept only where there is a level.
+  const bool kept = levels_.back().shape.bits == 8;
+  const LevelMemory bytes = kept ? levels_.back().memory : workspace.bytes.room(count, full_bytes_);
+  const std::int64_t first_place = kept ? first : 0;
+  const std::int64_t bytes_per_row = LevelShape{columns_, 8, false, 0}.row_bytes();
   workspace.codes.resize(static_cast<std::size_t>(std::max(full_bytes_, basis_.directions())));
   workspace.other_codes.resize(workspace.codes.size());
   workspace.lengths.assign(3 * workspace.rows.size(), -1);
@@ -289,10 +301,10 @@ void Levels::encode(std::int64_t first, Workspace& workspace) const {
     double* lengths = workspace.lengths.data() + 3 * i;
     lengths[0] = std::sqrt(squares);
     lengths[1] = length_about_middle(values, lengths[0], lengths[2]);
-    std::uint8_t* byte_codes = bytes.memory.codes + number * bytes_per_row;
+    std::uint8_t* byte_codes = bytes.codes + (first_place + i) * bytes_per_row;
     std::fill(byte_codes + columns_, byte_codes + bytes_per_row, std::uint8_t{0});
     const Quantizer byte_quantizer = quantizer(lowest, highest, byte_steps);
-    const double sum = write(bytes.memory, number, byte_quantizer, largest_byte, values, squares, byte_codes);
+    const double sum = write(bytes, first_place + i, byte_quantizer, largest_byte, values, squares, byte_codes);
     for (const Level& level : levels_) {
       if (level.shape.bits != 4 || level.shape.projected) continue;
       write(level.memory, number, nibble_quantizer(byte_codes, byte_quantizer, lowest, highest, sum), largest_nibble,
@@ -304,7 +316,7 @@ void Levels::encode(std::int64_t first, Workspace& workspace) const {
   if (directions == 0) return;
 
   workspace.products.resize(static_cast<std::size_t>(2 * directions * count));
-  products_.bytes(bytes.memory.codes + first * bytes_per_row, bytes_per_row, count, basis_.vectors(),
+  products_.bytes(bytes.codes + first_place * bytes_per_row, bytes_per_row, count, basis_.vectors(),
                   basis_.row_bytes(), 2 * directions, bytes_per_row, workspace.products.data(), count);
   workspace.coordinates.resize(static_cast<std::size_t>(directions));
   double* coordinates = workspace.coordinates.data();
@@ -312,8 +324,8 @@ void Levels::encode(std::int64_t first, Workspace& workspace) const {
     const std::int64_t number = first + i;
     const double* lengths = workspace.lengths.data() + 3 * i;
     if (lengths[0] < 0) continue;
-    const auto scale = static_cast<double>(bytes.memory.scale[number]);
-    const auto zero = static_cast<double>(bytes.memory.zero[number]);
+    const auto scale = static_cast<double>(bytes.scale[first_place + i]);
+    const auto zero = static_cast<double>(bytes.zero[first_place + i]);
     double squares = 0;
     double all_squares = 0;
     for (std::int64_t k = 0; k < directions; ++k) {
@@ -325,7 +337,7 @@ void Levels::encode(std::int64_t first, Workspace& workspace) const {
       squares += coordinate * coordinate;
       all_squares += coordinates[k] * coordinates[k];
     }
-    const double away = basis_.stretch() * static_cast<double>(bytes.memory.radius[number]) + uncertain_centre_ +
+    const double away = basis_.stretch() * static_cast<double>(bytes.radius[first_place + i]) + uncertain_centre_ +
                         (std::sqrt(squares) + std::sqrt(all_squares)) * 0x1p-50;
     double part_squares = 0;
     for (const Level& level : levels_) {

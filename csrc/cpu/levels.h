@@ -86,11 +86,25 @@ class Levels {
   bool projected(int number) const { return level(number).shape.projected; }
   std::int64_t vector_bytes(int number) const { return projected(number) ? padded_columns(number) : full_bytes_; }
 
+  // Levels by which rows are ruled out one after the other. The eight bits of every column are not among them: by these
+  // a row that is left is placed between two distances, one at a time.
+  int looks() const { return levels_.back().shape.bits == 8 ? count() - 1 : count(); }
+
+  // Eight bits of every column of some rows, where no level keeps them.
+  struct ByteRows {
+    std::vector<std::uint8_t> codes;
+    std::vector<double> numbers;
+    std::vector<float> terms;
+
+    LevelMemory room(std::int64_t rows, std::int64_t row_bytes);
+  };
+
   // Memory that `encode` works in.
   struct Workspace {
     std::vector<ExactRow> rows;
     std::vector<std::uint8_t> codes;
     std::vector<std::uint8_t> other_codes;
+    ByteRows bytes;
     std::vector<std::int32_t> products;
     std::vector<double> coordinates;
     std::vector<double> lengths;  // of X and of Z, for every row; negative where it has no place

@@ -48,6 +48,9 @@ constexpr std::int64_t fewest_bytes_per_share = std::int64_t{8} << 20;
 constexpr std::int64_t sampled_queries = 24;
 constexpr std::int64_t sampled_neighbors = 10;
 
+// Queries that are no rows of the bank are farther from it, and leave so many times as many in doubt.
+constexpr std::int64_t strangers_leave = 4;
+
 bool inside_euclidean(double squared, double radius) { return std::sqrt(squared) <= radius; }
 bool inside_cosine(double squared, double radius) { return squared / 2 <= radius; }
 
@@ -113,13 +116,12 @@ class BankIndex final : public NeighborIndex::Implementation {
       group.ladder = search_.ladder(queries, level);
       Survivors survivors;
       search_.run(group, 0, rows(), wanted, level, &survivors);
+      for (std::int64_t& left : survivors.left) left = std::min(strangers_leave * left, survivors.of);
       if (search_.cost(level, survivors, true) < cost_single) {
         cost_single = search_.cost(level, survivors, true);
         start_.single = level;
         if (!levels_.projected(level)) start_.plain = level;
       }
-      // Rows are nearer to each other than most of what is asked for: batches of strangers leave twice as many.
-      for (std::int64_t& left : survivors.left) left = std::min(2 * left, survivors.of);
       // Four bits halve what is read, but not what is computed.
       if (levels_.projected(level) && search_.cost(level, survivors, false) < cost_batch) {
         cost_batch = search_.cost(level, survivors, false);

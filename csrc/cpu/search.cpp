@@ -22,7 +22,7 @@ constexpr std::int64_t most_rows_per_chunk = std::int64_t{1} << 17;
 constexpr double bytes_per_nanosecond = 25;
 constexpr double columns_per_nanosecond = 200;
 constexpr double bound_cost = 1.3;
-constexpr double lone_bytes_per_nanosecond = 12;
+constexpr double lone_bytes_per_nanosecond = 9;
 constexpr double lone_columns_per_nanosecond = 120;
 constexpr double lone_cost = 25;
 constexpr double part_bound_cost = 0.4;
@@ -62,7 +62,7 @@ Ladder Search<T>::ladder(const std::vector<FineQuery>& queries, int start) const
   Ladder ladder;
   ladder.dense = levels_.projected(start) ? static_cast<std::size_t>(start) + 1 : 1;
   const int first = start + 1 - static_cast<int>(ladder.dense);
-  for (int level = first; level <= start || level + 1 < levels_.count(); ++level) {
+  for (int level = first; level <= start || level < levels_.looks(); ++level) {
     ladder.looks.push_back(look(queries, level));
   }
   return ladder;
@@ -78,13 +78,36 @@ double Search<T>::cost(int start, const Survivors& survivors, bool single) const
            (shape.projected ? part_bound_cost : bound_cost);
   }
   for (std::size_t i = 0; i < survivors.left.size() && survivors.of > 0; ++i) {
-    const LevelShape& next = levels_.level(start + 1 + static_cast<int>(i)).shape;
-    const double lone = (next.projected ? lone_part_cost : lone_cost) +
-                        (single ? static_cast<double>(next.row_bytes()) / lone_bytes_per_nanosecond
-                                : static_cast<double>(next.columns) / lone_columns_per_nanosecond);
-    sum += lone * static_cast<double>(survivors.left[i]) / static_cast<double>(survivors.of);
+    sum += lone_row_cost(start + 1 + static_cast<int>(i), single) * static_cast<double>(survivors.left[i]) /
+           static_cast<double>(survivors.of);
   }
   return sum;
+}
+
+template <class T>
+double Search<T>::lone_row_cost(int level, bool single) const {
+  if (level == levels_.count()) {
+    return lone_cost + static_cast<double>(rows_.columns()) * sizeof(T) / lone_bytes_per_nanosecond;
+  }
+  const LevelShape& shape = levels_.level(level).shape;
+  return (shape.projected ? lone_part_cost : lone_cost) +
+         (single ? static_cast<double>(shape.row_bytes()) / lone_bytes_per_nanosecond
+                 : static_cast<double>(shape.columns) / lone_columns_per_nanosecond);
+}
+
+template <class T>
+int Search<T>::better_start(int start, const Survivors& survivors, int plain, bool single) const {
+  int best = start;
+  double least = cost(start, survivors, single);
+  Survivors left = survivors;
+  for (int level = start + 1; level < levels_.count() && levels_.projected(level) && !left.left.empty(); ++level) {
+    left.left.erase(left.left.begin());
+    if (cost(level, left, single) < least) {
+      least = cost(level, left, single);
+      best = level;
+    }
+  }
+  return start < plain && least > cost(plain, {}, single) ? plain : best;
 }
 
 template <class T>
@@ -164,7 +187,7 @@ class Pass {
     // All queries at one run of rows, then at the next: the run's longer codes are fetched once for all of them.
     Survivors survivors;
     survivors.of = count * static_cast<std::int64_t>(group_.queries.size());
-    survivors.left.resize(static_cast<std::size_t>(levels_.count() - 1 - ladder.start()));
+    survivors.left.resize(static_cast<std::size_t>(std::max(0, levels_.looks() - ladder.start())));
     const bool alone = ladder.looks.front().vectors_per_query == 2;
     const std::int64_t rows_per_run = alone ? most_rows_per_run : rows_per_shared_run;
     for (std::int64_t row = first; row < last; row += rows_per_run) {
@@ -197,9 +220,15 @@ class Pass {
         static_cast<std::int64_t>(ladder.looks.front().queries.size()) * ladder.looks.front().vectors_per_query;
     work_.products.resize(static_cast<std::size_t>(vectors * rows_per_tile));
     work_.residual.resize(static_cast<std::size_t>(last - first));
-    for (std::int64_t row = first; row < last; row += rows_per_tile) {
-      const std::int64_t count = std::min(rows_per_tile, last - row);
-      for (std::size_t i = 0; i < ladder.dense; ++i) bound_tile(ladder.looks[i], first, last - first, row, count);
+    // Of one query, each level is read from end to end, as memory wants it; of many, bounds stay in the first caches.
+    const std::int64_t block = ladder.looks.front().vectors_per_query == 2 ? last - first : rows_per_tile;
+    for (std::int64_t begin = first; begin < last; begin += block) {
+      const std::int64_t end = std::min(last, begin + block);
+      for (std::size_t i = 0; i < ladder.dense; ++i) {
+        for (std::int64_t row = begin; row < end; row += rows_per_tile) {
+          bound_tile(ladder.looks[i], first, last - first, row, std::min(rows_per_tile, end - row));
+        }
+      }
     }
   }
 
@@ -302,6 +331,8 @@ class Pass {
       offer(q, left[offered].row);
     }
     left.erase(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(offered));
+    // Four bits say too little of how far the nearest are.
+    if (levels_.looks() == levels_.count()) shortlists_[q].settle();
   }
 
   // Appends to left_[q] what the looks leave of a run of rows.
@@ -433,9 +464,9 @@ std::vector<std::vector<Neighbor>> Search<T>::run(const QueryGroup& group, std::
     const std::int64_t end = std::min(last, row + rows_per_chunk);
     const Survivors here = pass.chunk(*ladder, row, end);
     if (survivors != nullptr) survivors->add(here);
-    const int start = ladder->start();
-    if (start < plain && cost(start, here, single) > cost(plain, {}, single)) {
-      other = this->ladder(group.queries, plain);
+    const int start = better_start(ladder->start(), here, plain, single);
+    if (start != ladder->start() && end < last) {
+      other = this->ladder(group.queries, start);
       ladder = &other;
     }
     row = end;

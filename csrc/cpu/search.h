@@ -92,13 +92,17 @@ class Search {
   // it costs at least.
   double cost(int start, const Survivors& survivors, bool single) const;
 
+  // The start that rows like these would have cost least with: this one, a projected one further on, or `plain`.
+  int better_start(int start, const Survivors& survivors, int plain, bool single) const;
+
   // The answers of each query of the group among rows first .. last - 1. A start that rules out too little is given up
-  // on the way for level `plain`.
+  // on the way for a better one.
   std::vector<std::vector<Neighbor>> run(const QueryGroup& group, std::int64_t first, std::int64_t last,
                                          const Wanted& wanted, int plain, Survivors* survivors = nullptr) const;
 
  private:
   Look look(const std::vector<FineQuery>& queries, int level) const;
+  double lone_row_cost(int level, bool single) const;
   std::unique_ptr<Workplace<T>> take_workplace() const;
 
   const Rows<T>& rows_;

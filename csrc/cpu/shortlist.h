@@ -76,6 +76,25 @@ class Shortlist {
     if (candidates_.size() >= limit_) settle();
   }
 
+  // Exact distances for the candidates, most promising first, until the bounds say that the rest is farther.
+  void settle() {
+    std::sort(candidates_.begin(), candidates_.end());
+    std::vector<std::int64_t> rows;
+    std::vector<double> squared;
+    for (std::size_t i = 0; i < candidates_.size();) {
+      rows.clear();
+      const double limit = threshold();
+      for (; i < candidates_.size() && rows.size() < at_once_ && candidates_[i].lower <= limit; ++i) {
+        rows.push_back(candidates_[i].row);
+      }
+      if (rows.empty()) break;
+      squared.resize(rows.size());
+      exact_(rows.data(), static_cast<std::int64_t>(rows.size()), squared.data());
+      for (std::size_t j = 0; j < rows.size(); ++j) accept({squared[j], rows[j]});
+    }
+    candidates_.clear();
+  }
+
   // The answer among the rows offered, in no order.
   std::vector<Neighbor> take_best() {
     settle();
@@ -102,25 +121,6 @@ class Shortlist {
     }
     heap.push_back(element);
     std::push_heap(heap.begin(), heap.end());
-  }
-
-  // Exact distances for the candidates, most promising first, until the bounds say that the rest is farther.
-  void settle() {
-    std::sort(candidates_.begin(), candidates_.end());
-    std::vector<std::int64_t> rows;
-    std::vector<double> squared;
-    for (std::size_t i = 0; i < candidates_.size();) {
-      rows.clear();
-      const double limit = threshold();
-      for (; i < candidates_.size() && rows.size() < at_once_ && candidates_[i].lower <= limit; ++i) {
-        rows.push_back(candidates_[i].row);
-      }
-      if (rows.empty()) break;
-      squared.resize(rows.size());
-      exact_(rows.data(), static_cast<std::int64_t>(rows.size()), squared.data());
-      for (std::size_t j = 0; j < rows.size(); ++j) accept({squared[j], rows[j]});
-    }
-    candidates_.clear();
   }
 
   void accept(Neighbor neighbor) {

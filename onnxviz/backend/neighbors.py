@@ -57,6 +57,8 @@ class IndexSetup:
     """Levels that rows are first compared by: where the directions of each end, ascending, at most m; their bits."""
     nibbles: bool = False
     """Whether four bits of every column come before the eight."""
+    bytes: bool = True
+    """Whether eight bits of every column are kept; if not, the four decide what the rows themselves are read for."""
 
 
 class NeighborIndex:
@@ -177,7 +179,8 @@ class NeighborIndex:
         levels = [projected(first, end, bits) for first, (end, bits) in zip(firsts, setup.projected, strict=False)]
         if setup.nibbles:
             levels.append(level("nibbles", columns, 4))
-        levels.append(level("bytes", columns, 8))
+        if setup.bytes or not setup.nibbles:
+            levels.append(level("bytes", columns, 8))
         directions = array("directions", (rows, 2), np.float64) if metric == "cosine" else None
         parts = (metric, setup.mean, setup.reference, setup.scale, setup.basis, levels, directions)
         try:

@@ -74,6 +74,7 @@ def write_index(
                 "scale": index.setup.scale,
                 "projected": list(index.setup.projected),
                 "nibbles": index.setup.nibbles,
+                "bytes": index.setup.bytes,
                 "start": list(index.start),
                 "arrays": digests,
             }
@@ -116,6 +117,7 @@ def read_index(
         scale=about["scale"],
         projected=tuple((end, bits) for end, bits in about["projected"]),
         nibbles=about["nibbles"],
+        bytes=about.get("bytes", True),
     )  # fmt: skip
     bank: Any = arrays.pop(_BANK, None)
     rows = bank

@@ -30,6 +30,9 @@ _MOST_IN_DOUBT_OF_MANY = 0.3
 # Many directions take seconds to find, which only many queries of a large bank give back.
 _FEWEST_ROWS_FOR_MANY = 60_000
 _FEWEST_VARIANCE_FOR_MANY = 0.4
+# A row itself takes four times as long to read as its eight bits.
+_MOST_LEFT_WITHOUT_BYTES = 0.05
+_CLIPPINGS = (1, 0.7, 0.5, 0.35)
 # How much narrower rows have to become before their mean is taken off: doing so costs the zeros of a ReLU their place.
 _NARROWER = 0.9
 
@@ -73,8 +76,12 @@ def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
     scale = power_of_two_below(max(float(np.abs(block - reference).max()) for block in _blocks(kept)))
     basis = np.zeros((0, columns), np.float32)
     if rows >= _FEWEST_PROJECTED_ROWS and _FEWEST_PROJECTED_COLUMNS <= columns <= _MOST_PROJECTED_COLUMNS:
-        basis = _directions(_scaled(kept, reference, scale), rows)
-    return IndexSetup(mean, reference, scale, basis, _levels(len(basis)), columns >= _FEWEST_NIBBLE_COLUMNS)
+        kept = _scaled(kept, reference, scale)
+        basis = _directions(kept, rows)
+    nibbles = columns >= _FEWEST_NIBBLE_COLUMNS
+    # Where directions and four bits leave few rows, these can be compared themselves: a quarter of the bank is saved.
+    enough = len(basis) > _FEW_DIRECTIONS and _left_by_nibbles(kept) <= _MOST_LEFT_WITHOUT_BYTES
+    return IndexSetup(mean, reference, scale, basis, _levels(len(basis)), nibbles, bytes=not enough)
 
 
 def _levels(directions: int) -> tuple[tuple[int, int], ...]:
@@ -151,6 +158,24 @@ def _try(basis: NDArray[np.float32], bank: NDArray[np.float32], queries: NDArray
     spread = float(((queries - bank.mean(axis=0)) ** 2).sum())
     held = float(((inside[1] - inside[0].mean(axis=0)) ** 2).sum())
     return float((bounds <= reach[:, np.newaxis]).mean()), held / spread if spread > 0 else 0.0
+
+
+def _left_by_nibbles(sample: NDArray[np.float32]) -> float:
+    """Share of the rows that four bits of every column, clipped where they lose least, leave in doubt."""
+    queries, bank = sample[:_TRIED_QUERIES], sample[_TRIED_QUERIES:]
+    some = bank[:_TRIED_QUERIES]
+    low, high = some.min(axis=1, keepdims=True), some.max(axis=1, keepdims=True)
+    middle = np.where(low >= 0, low, some.mean(axis=1, keepdims=True))
+    errors = []
+    for clipping in _CLIPPINGS:
+        first, step = middle - clipping * (middle - low), clipping * (high - low) / 15 + np.float32(1e-30)
+        codes = np.clip(np.rint((some - first) / step), 0, 15)
+        errors.append(_squares(some - first - step * codes))
+    radius = float(np.sqrt(np.min(errors, axis=0)).mean())
+    distances = _squared_distances(queries, bank)
+    reach = np.partition(distances, _TRIED_NEIGHBORS - 1, axis=1)[:, _TRIED_NEIGHBORS - 1, np.newaxis]
+    # Codes lie farther apart than rows do, by their errors: d² + radius² is compared with (reach + radius)².
+    return float((distances <= reach + 2 * radius * np.sqrt(np.maximum(reach, 0))).mean())
 
 
 def _squared_distances(queries: NDArray[np.float32], bank: NDArray[np.float32]) -> NDArray[np.float64]:

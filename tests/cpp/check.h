@@ -180,6 +180,12 @@ OwnedSetup make_setup(const Matrix<T>& bank, Metric metric, const std::vector<st
   return owned;
 }
 
+// All levels, or without the last one: the eight bits of every column.
+inline IndexSetup& levels_of(IndexSetup& setup, bool bytes) {
+  if (!bytes) setup.levels.pop_back();
+  return setup;
+}
+
 // Bank number `kind` of 0..bank_kinds-1; `name` says what is special about it.
 constexpr int bank_kinds = 14;
 

@@ -3,6 +3,7 @@
 #include "levels.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "check.h"
@@ -10,6 +11,7 @@
 #include "rows.h"
 
 using namespace onnxviz;
+using onnxviz::test::levels_of;
 using onnxviz::test::make_bank;
 using onnxviz::test::make_setup;
 using onnxviz::test::Matrix;
@@ -36,11 +38,12 @@ struct Encoded {
   Levels levels;
   std::vector<ExactRow> exact;
 
-  Encoded(Matrix<T> matrix, Metric metric, const std::vector<std::int64_t>& projected, bool centred, double skew = 0)
+  Encoded(Matrix<T> matrix, Metric metric, const std::vector<std::int64_t>& projected, bool centred, double skew = 0,
+          bool bytes = true)
       : bank(std::move(matrix)),
         owned(make_setup(bank, metric, projected, centred, skew)),
         rows(rows_in_memory(bank.view()), metric, owned.setup.directions),
-        levels(owned.setup, bank.columns) {
+        levels(levels_of(owned.setup, bytes), bank.columns) {
     Levels::Workspace workspace;
     for (std::int64_t first = 0; first < bank.rows; first += 50) {
       const std::int64_t last = std::min(bank.rows, first + 50);
@@ -242,6 +245,29 @@ void skewed_bases_are_allowed_for() {
   }
 }
 
+// What the other levels keep is the same with and without the eight bits that they are made from.
+void levels_do_not_need_the_bytes() {
+  for (int kind = 0; kind < onnxviz::test::bank_kinds; ++kind) {
+    std::string name;
+    const Matrix<float> bank = make_bank<float>(kind, 130, 200, name);
+    const Encoded<float> with(bank, Metric::euclidean, {7, 40, 64}, false);
+    const Encoded<float> without(bank, Metric::euclidean, {7, 40, 64}, false, 0, false);
+    CHECK(without.levels.count() == with.levels.count() - 1);
+    for (int level = 0; level < without.levels.count(); ++level) {
+      const LevelMemory& one = with.levels.level(level).memory;
+      const LevelMemory& other = without.levels.level(level).memory;
+      const std::int64_t bytes = with.levels.level(level).shape.row_bytes();
+      CHECK_FOR(std::equal(one.codes, one.codes + 130 * bytes, other.codes), name);
+      if (with.levels.projected(level)) {
+        CHECK_FOR(std::memcmp(one.parts, other.parts, 130 * sizeof(*one.parts)) == 0, name);
+      } else {
+        CHECK_FOR(std::equal(one.radius, one.radius + 130, other.radius), name);
+        CHECK_FOR(std::equal(one.norm, one.norm + 130, other.norm), name);
+      }
+    }
+  }
+}
+
 // A bound that says nothing would hold as well: on ordinary data it has to be narrow.
 void bounds_are_narrow() {
   std::string name;
@@ -323,8 +349,9 @@ void setups_that_do_not_fit_are_refused() {
   CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.scale = 0x1p401; }), "power of two"));
   CHECK(message_with([](IndexSetup& setup) { setup.scale = 0x1p400; }).empty());
   CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.reference.pop_back(); }), "31"));
-  CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.levels.pop_back(); }), "level 1"));
-  CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.levels.clear(); }), "8 bits"));
+  CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.levels.back().shape.projected = true; }),
+                                 "level 2"));
+  CHECK(onnxviz::test::contains(message_with([](IndexSetup& setup) { setup.levels.clear(); }), "all columns"));
   // Directions that are none leave no level behind that would trust them.
   OwnedSetup owned = make_setup(bank, Metric::euclidean, {8}, true);
   std::fill(owned.basis.begin(), owned.basis.end(), 0.5F);
@@ -348,6 +375,7 @@ int main() {
       }
     }
     skewed_bases_are_allowed_for();
+    levels_do_not_need_the_bytes();
     bounds_are_narrow();
   });
 }

@@ -10,6 +10,7 @@
 
 using namespace onnxviz;
 using onnxviz::test::contains;
+using onnxviz::test::levels_of;
 using onnxviz::test::make_bank;
 using onnxviz::test::make_setup;
 using onnxviz::test::Matrix;
@@ -33,15 +34,15 @@ double squared_in_order(const T* row, const T* query, std::int64_t columns) {
   return sums[0];
 }
 
-// An index with all its levels and their memory.
+// An index with its levels and their memory.
 template <class T>
 struct OwnedIndex {
   OwnedSetup owned;
   NeighborIndex index;
 
-  OwnedIndex(const Matrix<T>& bank, Metric metric, int threads)
+  OwnedIndex(const Matrix<T>& bank, Metric metric, int threads, bool bytes = true)
       : owned(make_setup(bank, metric, bank.columns > 12 ? std::vector<std::int64_t>{5, 12} : std::vector<std::int64_t>{}, false)),
-        index(rows_in_memory(bank.view()), owned.setup) {
+        index(rows_in_memory(bank.view()), levels_of(owned.setup, bytes)) {
     // In two parts, as a large bank is.
     index.encode(0, bank.rows / 3, threads);
     index.encode(bank.rows / 3, bank.rows - bank.rows / 3, threads);
@@ -50,7 +51,7 @@ struct OwnedIndex {
 };
 
 template <class T>
-void same_as_brute_force(int kind, std::int64_t rows, std::int64_t columns, std::int64_t k) {
+void same_as_brute_force(int kind, std::int64_t rows, std::int64_t columns, std::int64_t k, bool bytes) {
   std::string name;
   Matrix<T> bank = make_bank<T>(kind, rows, columns, name);
   const std::int64_t count = std::min<std::int64_t>(rows, 53);
@@ -66,7 +67,7 @@ void same_as_brute_force(int kind, std::int64_t rows, std::int64_t columns, std:
       wanted_indices.push_back(all[static_cast<std::size_t>(n)].second);
     }
   }
-  OwnedIndex<T> owned(bank, Metric::euclidean, 2);
+  OwnedIndex<T> owned(bank, Metric::euclidean, 2, bytes);
   const int levels = static_cast<int>(owned.owned.setup.levels.size());
   for (int start = 0; start < levels; ++start) {
     owned.index.set_start({start, start, levels - 1});
@@ -184,10 +185,12 @@ void what_cannot_be_measured_is_refused_by_row() {
 int main() {
   return onnxviz::test::run([] {
     for (int kind = 0; kind < onnxviz::test::bank_kinds; ++kind) {
-      same_as_brute_force<float>(kind, 300, 67, 5);
-      same_as_brute_force<double>(kind, 131, 40, 7);
-      same_as_brute_force<float>(kind, 65, 600, 65);
-      same_as_brute_force<float>(kind, 1, 1, 1);
+      for (const bool bytes : {true, false}) {
+        same_as_brute_force<float>(kind, 300, 67, 5, bytes);
+        same_as_brute_force<double>(kind, 131, 40, 7, bytes);
+        same_as_brute_force<float>(kind, 65, 600, 65, bytes);
+        same_as_brute_force<float>(kind, 1, 1, 1, bytes);
+      }
     }
     cosine_of_known_angles();
     queries_far_outside_the_bank();

@@ -27,8 +27,8 @@ struct LevelShape {
   bool projected = false;
   std::int64_t first = 0;
 
-  // Bytes of a row's codes, with the padding to whole blocks that the kernels want.
-  std::int64_t row_bytes() const;
+  // Bytes of a row's codes, with the padding to whole lines of 64 bytes that the kernels want.
+  std::int64_t row_bytes() const { return (columns * bits + 511) / 512 * 64; }
 };
 
 // What a projected level knows of a row.
@@ -72,7 +72,7 @@ struct IndexSetup {
   double scale = 1;               // a power of two that brings the rows, less the reference, near 1
   // Directions of largest variance, nearly orthonormal, largest first; its memory is only needed by the constructor.
   MatrixView<float> basis{nullptr, 0, 0};
-  // Projected ones, each with directions of its own; then 4 bits, then, always and last, 8 bits of every column.
+  // Projected ones, each with directions of its own; then 4 bits, then 8 bits of every column, or one of these two.
   std::vector<Level> levels;
   // For Metric::cosine: a power of two and a norm for each row, (rows, 2).
   double* directions = nullptr;
