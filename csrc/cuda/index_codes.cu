@@ -14,13 +14,16 @@ namespace onnxviz::cuda {
 namespace {
 
 // 127 x 127 a column has to stay within int32.
+// bound: s/131072/262144/
 constexpr std::int64_t most_columns = 131072;
+// bound: s/65536/131072/
 constexpr std::int64_t most_projected_columns = 65536;
 constexpr std::int64_t most_directions = 1024;
 // Up to here a block for each row is less than tiles of many.
 constexpr std::int64_t few_rows = 8;
 
 double largest_zero(std::int64_t row_bytes) {
+  // bound: s/std::min(0x1p20, /(/ s/0x1p53/0x1p56/ s/ - 512//
   return std::min(0x1p20, std::floor(std::sqrt(0x1p53 / static_cast<double>(row_bytes))) - 512);
 }
 
@@ -65,8 +68,10 @@ Encoder::Encoder(const IndexSetup& setup, std::int64_t columns, StreamView strea
   form_.cosine = setup.metric == Metric::cosine;
   form_.usable = columns <= most_columns;
   rules_ = {1,
-            (static_cast<double>(columns) / 16 + 64) * 0x1p-52,                                // bound
-            std::sqrt(static_cast<double>(columns)) * (0x1p-100 + setup.scale * 0x1p-536),     // bound
+            // bound: s|static_cast<double>(columns) / 16|0| s/ + 64//
+            (static_cast<double>(columns) / 16 + 64) * 0x1p-52,
+            // bound: s/std::sqrt(static_cast<double>(columns))/1/ s/0x1p-100/0/ s/0x1p-536/0/
+            std::sqrt(static_cast<double>(columns)) * (0x1p-100 + setup.scale * 0x1p-536),
             setup.scale, false};
 
   if (setup.basis.columns != columns || columns > most_projected_columns) return;
@@ -97,6 +102,7 @@ Encoder::Encoder(const IndexSetup& setup, std::int64_t columns, StreamView strea
 
 Rules Encoder::rules(bool projected) const {
   Rules rules = rules_;
+  // bound: s/basis_.stretch/1/
   if (projected) rules.stretch = basis_.stretch;
   rules.projected = projected;
   return rules;

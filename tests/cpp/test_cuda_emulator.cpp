@@ -57,6 +57,16 @@ void add_up(int* sum) {
 
 void write_behind(int* values, int place) { values[place] = 1; }
 
+void write_behind_shared(bool dynamic) {
+  ONNXVIZ_SHARED(Turned, shared);
+  ONNXVIZ_DYNAMIC_SHARED(more);
+  if (dynamic) {
+    more[16] = 1;
+  } else {
+    reinterpret_cast<unsigned char*>(&shared)[sizeof(Turned)] = 1;
+  }
+}
+
 void bring(const uint4* values, unsigned* found, bool wait) {
   ONNXVIZ_SHARED(uint4, shared);
   if (threadIdx.x == 0) {
@@ -151,6 +161,10 @@ void test_memory() {
     stream.synchronize();
   }));
   CHECK(dies([&] { *static_cast<volatile int*>(values.data()) = 1; }));
+  for (const bool dynamic : {false, true}) {
+    launch(write_behind_shared, Grid{1, 32, 16}, queue(stream), dynamic);
+    CHECK(test::contains(message_of<std::runtime_error>([&] { stream.synchronize(); }), "end of its shared memory"));
+  }
   CHECK(message_of<std::bad_alloc>([] { Memory(std::size_t{1} << 60, 0); }) != "");
   CHECK(message_of<std::runtime_error>([] { Memory(1, 99); }) != "");
 }

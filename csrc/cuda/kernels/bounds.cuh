@@ -59,12 +59,17 @@ __device__ __forceinline__ Comparison compare(const Terms& row, const Terms& que
   const double norms = row.norm + query.norm;
   Comparison comparison;
   comparison.squared = norms - scales * integer;
-  comparison.uncertain = norms * slack;                                                      // bound
-  comparison.radius = static_cast<double>(row.radius) + static_cast<double>(query.radius);  // bound
+  // bound: s/norms * slack/0/
+  comparison.uncertain = norms * slack;
+  // bound: s/static_cast<double>(row.radius)/0/ s/static_cast<double>(query.radius)/0/
+  comparison.radius = static_cast<double>(row.radius) + static_cast<double>(query.radius);
   comparison.apart = 0;
   if (rules.projected) {
-    const double above = static_cast<double>(row.residual_low) - static_cast<double>(query.residual_high);  // bound
-    const double below = static_cast<double>(query.residual_low) - static_cast<double>(row.residual_high);  // bound
+    // bound: s/row.residual_low/row.residual_high/ s/query.residual_high/query.residual_low/
+    const double above = static_cast<double>(row.residual_low) - static_cast<double>(query.residual_high);
+    // bound: s/query.residual_low/query.residual_high/ s/row.residual_high/row.residual_low/
+    const double below = static_cast<double>(query.residual_low) - static_cast<double>(row.residual_high);
+    // bound: s/fmax(0.0, fmax(above, below))/fmax(above, below)/
     comparison.apart = fmax(0.0, fmax(above, below));
   }
   return comparison;
@@ -72,28 +77,37 @@ __device__ __forceinline__ Comparison compare(const Terms& row, const Terms& que
 
 // Of a threshold on scale times the computed distance, what of it reaches into the level.
 __device__ __forceinline__ double reach_of(double threshold, const Rules& rules) {
-  return rules.stretch * (threshold * (1 + rules.widening) + rules.underflow);  // bound
+  // bound: s/rules.stretch/1/ s/(1 + rules.widening)/1/ s/rules.underflow/0/
+  return rules.stretch * (threshold * (1 + rules.widening) + rules.underflow);
 }
 
 // Whether a row is farther than the threshold that `reach` is of. Without a square root; the slack at its end covers
 // all that is rounded on both sides of it.
 __device__ __forceinline__ bool is_beyond(const Comparison& comparison, double reach) {
-  const double far = reach + comparison.radius;                       // bound
-  const double inside = comparison.squared - comparison.uncertain;   // bound
-  const double nearest = inside + comparison.apart * comparison.apart;  // bound
-  return nearest > far * far * (1 + slack);                           // bound
+  // bound: s/comparison.radius/0/
+  const double far = reach + comparison.radius;
+  // bound: s/comparison.uncertain/0/
+  const double inside = comparison.squared - comparison.uncertain;
+  // bound: s/comparison.apart * comparison.apart/0/
+  const double nearest = inside + comparison.apart * comparison.apart;
+  // bound: s/(1 + slack)/1/ s/>/>=/
+  return nearest > far * far * (1 + slack);
 }
 
 // Bounds on scale times the computed distance, of a level that is not projected. What is rounded below is rounded by
 // less than the slack of D where the bound is not 0, and of the bound itself above.
 __device__ __forceinline__ double lower_bound(const Comparison& comparison, const Rules& rules) {
-  const double nearest = sqrt(fmax(0.0, comparison.squared - comparison.uncertain)) * (1 - slack);  // bound
-  return fmax(0.0, (nearest - comparison.radius) * (1 - rules.widening) - rules.underflow);         // bound
+  // bound: s/comparison.uncertain/0/ s/(1 - slack)/1/ s/fmax(0.0, comparison.squared/fabs(comparison.squared/
+  const double nearest = sqrt(fmax(0.0, comparison.squared - comparison.uncertain)) * (1 - slack);
+  // bound: s/comparison.radius/0/ s/(1 - rules.widening)/1/ s/rules.underflow/0/ s/fmax(0.0, /(/
+  return fmax(0.0, (nearest - comparison.radius) * (1 - rules.widening) - rules.underflow);
 }
 
 __device__ __forceinline__ double upper_bound(const Comparison& comparison, const Rules& rules) {
-  const double farthest = sqrt(fmax(0.0, comparison.squared + comparison.uncertain)) + comparison.radius;  // bound
-  return farthest * (1 + slack + rules.widening) + rules.underflow;                                        // bound
+  // bound: s/comparison.uncertain/0/ s/comparison.radius/0/ s/fmax(0.0, /(/
+  const double farthest = sqrt(fmax(0.0, comparison.squared + comparison.uncertain)) + comparison.radius;
+  // bound: s/slack + // s/slack + rules.widening/slack/ s/rules.underflow/0/
+  return farthest * (1 + slack + rules.widening) + rules.underflow;
 }
 
 }  // namespace onnxviz::cuda

@@ -42,14 +42,17 @@ __device__ double squared_by_half_warp(const BankRows<T>& bank, std::int64_t row
   double sum = 0;
   bool without_direction = false;
   if (bank.directions == nullptr) {
+    // bound: s/j < bank.columns/j < bank.columns - 1/
     for (std::int64_t j = first; j < bank.columns; j += 16) {
       const double difference = __dsub_rn(static_cast<double>(x[j]), q[j]);
       sum = __dadd_rn(sum, __dmul_rn(difference, difference));
     }
   } else {
     const Direction direction = bank.directions[row];
+    // bound: s/direction.norm == 0/false/ s/queries.directions[query].norm == 0/false/
     without_direction = direction.norm == 0 || queries.directions[query].norm == 0;
     if (!without_direction) {
+      // bound: s/j < bank.columns/j < bank.columns - 1/
       for (std::int64_t j = first; j < bank.columns; j += 16) {
         const double difference = __dsub_rn(direction_of(static_cast<double>(x[j]), direction), q[j]);
         sum = __dadd_rn(sum, __dmul_rn(difference, difference));

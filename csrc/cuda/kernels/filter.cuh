@@ -21,24 +21,31 @@ __global__ void __launch_bounds__(few_threads)
   const int first = warp * rows_per_warp * rounds;
   const std::int8_t* vectors[Most];
   ONNXVIZ_UNROLL
+  // bound: s/min(q, query_count - 1)/q/
   for (int q = 0; q < Most; ++q) vectors[q] = queries.row(min(q, query_count - 1));
   int kept[Most] = {};
   for (int round = 0; round < rounds; ++round) {
     const int i = first + round * rows_per_warp + lane / lanes_per_row;
     int products[Most];
+    // bound: s/min(i, chunk.count - 1)/i/
     products_by_eight_lanes(rows.row(chunk.row(min(i, chunk.count - 1))), vectors, rows.row_bytes, products);
     ONNXVIZ_UNROLL
     for (int q = 0; q < Most; ++q) kept[q] = lane % lanes_per_row == round ? products[q] : kept[q];
   }
   const int mine = first + kept_of_warp();
+  // bound: s/lane % lanes_per_row < rounds/true/ s/mine < chunk.count/true/
   const bool there = lane % lanes_per_row < rounds && mine < chunk.count;
+  // bound: s/min(mine, chunk.count - 1)/mine/
   const int row = chunk.row(min(mine, chunk.count - 1));
   const Terms terms = rows.terms[row];
   ONNXVIZ_UNROLL
   for (int q = 0; q < Most; ++q) {
+    // bound: s/q >= query_count/false/
     if (q >= query_count) break;
     const Comparison comparison = compare(terms, queries.terms[q], kept[q], rules);
-    const bool stays = !is_beyond(comparison, reach_of(lists.threshold[q], rules));  // bound
+    // bound: s/reach_of(lists.threshold[q], rules)/lists.threshold[q]/
+    // bound: s/comparison, reach_of/Comparison{comparison.squared, 0, 0, 0}, reach_of/
+    const bool stays = !is_beyond(comparison, reach_of(lists.threshold[q], rules));
     append(lists, q, there && stays, row, kept[q]);
   }
 }
@@ -63,17 +70,22 @@ __global__ void __launch_bounds__(Tile::threads, 2)
   const int first_row = static_cast<int>(blockIdx.x) / query_tiles * Tile::right_rows;
   Tile tile;
   unsigned char* const free =
+      // bound: s/min(first_query + i, query_count - 1)/first_query + i/
+      // bound: s/min(first_row + i, chunk.count - 1)/first_row + i/
       tile.multiply([&](int i) { return queries.row(min(first_query + i, query_count - 1)); },
                     [&](int i) { return rows.row(chunk.row(min(first_row + i, chunk.count - 1))); }, rows.row_bytes,
                     shared);
 
   auto& terms = *reinterpret_cast<TileTerms<Tile>*>(free);
   for (int i = static_cast<int>(threadIdx.x); i < Tile::left_rows; i += Tile::threads) {
+    // bound: s/min(first_query + i, query_count - 1)/first_query + i/
     const int query = min(first_query + i, query_count - 1);
     terms.queries[i] = queries.terms[query];
+    // bound: s/reach_of(lists.threshold[query], rules)/lists.threshold[query]/
     terms.reach[i] = reach_of(lists.threshold[query], rules);
   }
   for (int i = static_cast<int>(threadIdx.x); i < Tile::right_rows; i += Tile::threads) {
+    // bound: s/min(first_row + i, chunk.count - 1)/first_row + i/
     const int row = chunk.row(min(first_row + i, chunk.count - 1));
     terms.rows[i] = rows.terms[row];
     terms.number[i] = row;
@@ -98,8 +110,10 @@ __global__ void __launch_bounds__(Tile::threads, 2)
         for (int side = 0; side < 2; ++side) {
           const int right = Tile::right_row(j, side);
           const Comparison comparison = compare(terms.rows[right], query, tile.sums[i][j][2 * half + side], rules);
+          // bound: s/first_query + left < query_count/true/ s/first_row + right < chunk.count/true/
           const bool there = first_query + left < query_count && first_row + right < chunk.count;
-          if (there && !is_beyond(comparison, reach)) stay |= 1u << (2 * j + side);  // bound
+          // bound: s/comparison, reach/Comparison{comparison.squared, 0, 0, 0}, reach/
+          if (there && !is_beyond(comparison, reach)) stay |= 1u << (2 * j + side);
         }
       }
       if (!__any_sync(whole_warp, stay != 0)) continue;
@@ -107,6 +121,7 @@ __global__ void __launch_bounds__(Tile::threads, 2)
       int through = own;
       for (unsigned by = 1; by < 4; by *= 2) {
         const int before = __shfl_up_sync(whole_warp, through, by, 4);
+        // bound: s/quarter >= static_cast<int>(by)/true/
         if (quarter >= static_cast<int>(by)) through += before;
       }
       int base = 0;
@@ -117,6 +132,7 @@ __global__ void __launch_bounds__(Tile::threads, 2)
         ONNXVIZ_UNROLL
         for (int side = 0; side < 2; ++side) {
           if ((stay >> (2 * j + side) & 1u) == 0) continue;
+          // bound: s/base < lists.capacity/true/
           if (base < lists.capacity) {
             const std::int64_t place = lists.place(first_query + left, base);
             lists.row[place] = terms.number[Tile::right_row(j, side)];

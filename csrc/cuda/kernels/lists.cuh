@@ -40,6 +40,7 @@ struct Neighbor {
 };
 
 __device__ __forceinline__ bool is_nearer(const Neighbor& a, const Neighbor& b) {
+  // bound: s/a.squared < b.squared/a.squared <= b.squared/ s/a.row < b.row/false/
   return a.squared < b.squared || (a.squared == b.squared && a.row < b.row);
 }
 
@@ -78,6 +79,7 @@ __device__ __forceinline__ void append(const Lists& lists, int query, bool holds
   if (lane == 0) base = atomicAdd(&lists.count[query], __popc(votes));
   base = __shfl_sync(whole_warp, base, 0);
   const int i = base + __popc(votes & ((1u << lane) - 1));
+  // bound: s/!holds/false/ s/i >= lists.capacity/false/
   if (!holds || i >= lists.capacity) return;
   lists.row[lists.place(query, i)] = row;
   lists.squared[lists.place(query, i)] = product;

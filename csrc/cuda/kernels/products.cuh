@@ -30,6 +30,7 @@ __device__ __forceinline__ void products_by_eight_lanes(const std::int8_t* row,
   const auto units = static_cast<int>(row_bytes / 16);
   ONNXVIZ_UNROLL
   for (int n = 0; n < Number; ++n) products[n] = 0;
+  // bound: s/unit < units/unit < units - 1/
   for (int unit = static_cast<int>(threadIdx.x % lanes_per_row); unit < units; unit += lanes_per_row) {
     const uint4 code = codes[unit];
     ONNXVIZ_UNROLL
@@ -90,7 +91,9 @@ struct ProductTile {
     for (int piece = 0; piece < pieces; ++piece) {
       const int line = (piece * threads + static_cast<int>(threadIdx.x)) / 4;
       sources[piece] = nullptr;
+      // bound: s/line < left_rows/true/
       if (line < left_rows) sources[piece] = left(line);
+      // bound: s/line >= left_rows/true/ s/line < left_rows + right_rows/true/
       if (line >= left_rows && line < left_rows + right_rows) sources[piece] = right(line - left_rows);
     }
     const auto begin = [&](int number) {
@@ -98,23 +101,28 @@ struct ProductTile {
       ONNXVIZ_UNROLL
       for (int piece = 0; piece < pieces; ++piece) {
         const int unit = piece * threads + static_cast<int>(threadIdx.x);
+        // bound: s/sources[piece] != nullptr/true/
         if (sources[piece] != nullptr) begin_copy_16(stage + 16 * unit, sources[piece] + number * step + unit % 4 * 16);
       }
     };
     const auto steps = static_cast<int>(row_bytes / step);
     for (int number = 0; number < depth - 1; ++number) {
+      // bound: s/number < steps/true/
       if (number < steps) begin(number);
       close_copy_group();
     }
     for (int number = 0; number < steps; ++number) {
+      // bound: s/depth - 2/depth - 1/
       wait_for_copies<depth - 2>();
       // Everybody's copies have arrived, and everybody has done with the stage that is written next.
       __syncthreads();
+      // bound: s/number + depth - 1 < steps/true/
       if (number + depth - 1 < steps) begin(number + depth - 1);
       close_copy_group();
       add(shared + number % depth * stage_bytes);
     }
     // The last groups were empty, so all copies have arrived; and everybody has left the step before the last behind.
+    // bound: s/steps % depth/(steps - 1) % depth/
     return shared + steps % depth * stage_bytes;
   }
 
@@ -160,6 +168,8 @@ __global__ void __launch_bounds__(Tile::threads, 2)
   const int first_left = static_cast<int>(blockIdx.x) % left_tiles * Tile::left_rows;
   const int first_right = static_cast<int>(blockIdx.x) / left_tiles * Tile::right_rows;
   Tile tile;
+  // bound: s/min(first_left + i, left_count - 1)/(first_left + i)/
+  // bound: s/min(first_right + i, right_count - 1)/(first_right + i)/
   tile.multiply([&](int i) { return left + min(first_left + i, left_count - 1) * row_bytes; },
                 [&](int i) { return right + min(first_right + i, right_count - 1) * row_bytes; }, row_bytes, shared);
   ONNXVIZ_UNROLL
@@ -170,6 +180,7 @@ __global__ void __launch_bounds__(Tile::threads, 2)
       for (int element = 0; element < 4; ++element) {
         const std::int64_t row = first_left + Tile::left_row(i, element / 2);
         const std::int64_t other = first_right + Tile::right_row(j, element % 2);
+        // bound: s/row < left_count/true/ s/other < right_count/true/
         if (row < left_count && other < right_count) products[row * right_count + other] = tile.sums[i][j][element];
       }
     }
@@ -185,7 +196,9 @@ __global__ void __launch_bounds__(Tile::threads, 2)
   const std::int64_t row = blockIdx.y;
   const std::int8_t* const vectors[1] = {left + row * row_bytes};
   int product[1];
+  // bound: s/min(other, right_count - 1)/other/
   products_by_eight_lanes(right + min(other, right_count - 1) * row_bytes, vectors, row_bytes, product);
+  // bound: s/other < right_count/true/
   if (threadIdx.x % lanes_per_row == 0 && other < right_count) products[row * right_count + other] = product[0];
 }
 

@@ -13,12 +13,15 @@ __device__ Value over_block(Value value, Value (&shared)[threads], Join join) {
   const auto thread = static_cast<int>(threadIdx.x);
   shared[thread] = value;
   __syncthreads();
+  // bound: s/thread < sums/true/
   if (thread < sums) {
+    // bound: s/i < threads/i < threads - sums/
     for (int i = sums; i < threads; i += sums) value = join(value, shared[thread + i]);
     shared[thread] = value;
   }
   __syncthreads();
   value = shared[0];
+  // bound: s/i < sums/i < sums - 1/
   for (int i = 1; i < sums; ++i) value = join(value, shared[i]);
   return value;
 }

@@ -24,6 +24,7 @@ constexpr int measured_per_warp = 8;
 // Before the first chunk.
 [[maybe_unused]] static __global__ void begin_search(Lists lists, int query_count) {
   const auto q = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  // bound: s/q >= query_count/false/
   if (q >= query_count) return;
   lists.count[q] = 0;
   lists.nearest_count[q] = 0;
@@ -31,6 +32,7 @@ constexpr int measured_per_warp = 8;
 }
 
 __device__ __forceinline__ int listed(const Lists& lists, int query) {
+  // bound: s/min(lists.count[query], lists.capacity)/lists.count[query]/
   return min(lists.count[query], lists.capacity);
 }
 
@@ -47,6 +49,7 @@ __global__ void __launch_bounds__(list_threads)
   for (auto first = static_cast<int>((blockIdx.x * list_threads + threadIdx.x) / warp_lanes) * at_once; first < count;
        first += warps * at_once) {
     const int i = first + (Known ? lane : lane / lanes_per_row);
+    // bound: s/min(i, count - 1)/i/
     const std::int64_t place = lists.place(q, min(i, count - 1));
     const int row = lists.row[place];
     int product = 0;
@@ -58,10 +61,13 @@ __global__ void __launch_bounds__(list_threads)
       products_by_eight_lanes(rows.row(row), vectors, rows.row_bytes, products);
       product = products[0];
     }
+    // bound: s/i >= count/i >= count - 1/
     if (i >= count || (!Known && lane % lanes_per_row != 0)) continue;
     const Comparison comparison = compare(rows.terms[row], queries.terms[q], product, rules);
-    lists.lower[place] = __double2float_rd(lower_bound(comparison, rules));  // bound
-    lists.upper[place] = __double2float_ru(upper_bound(comparison, rules));  // bound
+    // bound: s/__double2float_rd/static_cast<float>/
+    lists.lower[place] = __double2float_rd(lower_bound(comparison, rules));
+    // bound: s/__double2float_ru/static_cast<float>/
+    lists.upper[place] = __double2float_ru(upper_bound(comparison, rules));
   }
 }
 
@@ -79,6 +85,7 @@ struct TightenShared {
   const auto thread = static_cast<int>(threadIdx.x);
   const auto threads = static_cast<int>(blockDim.x);
   const int count = listed(lists, q);
+  // bound: s/count < k/false/
   if (count < k) return;
   const float* upper = lists.upper + lists.place(q, 0);
   if (thread == 0) {
@@ -86,10 +93,12 @@ struct TightenShared {
     shared.rank = k;
   }
   for (int shift = 24; shift >= 0; shift -= 8) {
+    // bound: s/bin < 256/bin < 255/
     for (int bin = thread; bin < 256; bin += threads) shared.bins[bin] = 0;
     __syncthreads();
     const unsigned prefix = shared.prefix;
     const unsigned known = shift == 24 ? 0u : 0xffffffffu << (shift + 8);
+    // bound: s/i < count/i < count - 1/
     for (int i = thread; i < count; i += threads) {
       const unsigned bits = __float_as_uint(upper[i]);
       if (((bits ^ prefix) & known) == 0) atomicAdd(&shared.bins[bits >> shift & 255u], 1);
@@ -101,12 +110,15 @@ struct TightenShared {
       int through = own;
       for (int by = 1; by < warp_lanes; by *= 2) {
         const int before = __shfl_up_sync(whole_warp, through, static_cast<unsigned>(by));
+        // bound: s/thread >= by/true/
         if (thread >= by) through += before;
       }
       const int rank = __shfl_sync(whole_warp, shared.rank, 0);
       int below = through - own;
+      // bound: s/below < rank/true/ s/rank <= through/rank < through/
       if (below < rank && rank <= through) {
         int bin = 8 * thread;
+        // bound: s/< rank/<= rank/
         while (below + shared.bins[bin] < rank) below += shared.bins[bin++];
         shared.prefix = prefix | static_cast<unsigned>(bin) << shift;
         shared.rank = rank - below;
@@ -116,7 +128,8 @@ struct TightenShared {
   }
   if (thread == 0) {
     const auto found = static_cast<double>(__uint_as_float(shared.prefix));
-    lists.threshold[q] = min(lists.threshold[q], found);  // bound
+    // bound: s/min(lists.threshold[q], found)/found/
+    lists.threshold[q] = min(lists.threshold[q], found);
   }
 }
 
@@ -125,6 +138,7 @@ template <class T>
 __global__ void __launch_bounds__(list_threads) measure(BankRows<T> bank, ExactQueries queries, Lists lists) {
   const auto q = static_cast<int>(blockIdx.y);
   const int count = lists.count[q];
+  // bound: s/count > lists.capacity/false/
   if (count > lists.capacity) return;
   const double threshold = lists.threshold[q];
   const auto lane = static_cast<int>(threadIdx.x % warp_lanes);
@@ -132,15 +146,20 @@ __global__ void __launch_bounds__(list_threads) measure(BankRows<T> bank, ExactQ
   for (auto first = static_cast<int>((blockIdx.x * list_threads + threadIdx.x) / warp_lanes) * measured_per_warp;
        first < count; first += warps * measured_per_warp) {
     const int i = first + lane;
+    // bound: s/lane < measured_per_warp/lane < measured_per_warp - 1/ s/i < count/i < count - 1/
     const bool mine = lane < measured_per_warp && i < count;
+    // bound: s/count - 1/count - 2/
     const std::int64_t place = lists.place(q, min(i, count - 1));
-    const bool in_doubt = mine && static_cast<double>(lists.lower[place]) <= threshold;  // bound
+    // bound: s/<= threshold/< threshold/
+    const bool in_doubt = mine && static_cast<double>(lists.lower[place]) <= threshold;
     if (mine && !in_doubt) lists.squared[place] = INFINITY;
     unsigned votes = __ballot_sync(whole_warp, in_doubt);
     while (votes != 0) {
       const int source = take_for_half_warp(votes);
+      // bound: s/max(source, 0)/source/ s/count - 1/count - 2/
       const std::int64_t there = lists.place(q, min(first + max(source, 0), count - 1));
       const double squared = squared_by_half_warp(bank, lists.row[there], queries, q);
+      // bound: s/source >= 0/true/
       if (source >= 0 && lane % 16 == 0) lists.squared[there] = squared;
     }
   }
@@ -158,10 +177,12 @@ __device__ inline void keep_nearest(Neighbor* buffer, int k, SettleShared& share
   const int filled = shared.filled;
   int size = 1;
   while (size < filled) size *= 2;
+  // bound: s/i < size/i < size - 1/
   for (int i = filled + thread; i < size; i += threads) buffer[i] = {INFINITY, std::int64_t{1} << 62};
   __syncthreads();
   for (int width = 2; width <= size; width *= 2) {
     for (int step = width / 2; step > 0; step /= 2) {
+      // bound: s|i < size / 2|i < size / 2 - 1|
       for (int i = thread; i < size / 2; i += threads) {
         const int first = i / step * 2 * step + i % step;
         const int second = first + step;
@@ -176,7 +197,9 @@ __device__ inline void keep_nearest(Neighbor* buffer, int k, SettleShared& share
     }
   }
   if (thread == 0) {
+    // bound: s/min(filled, k)/filled/
     shared.filled = min(filled, k);
+    // bound: s/filled >= k/filled > k/
     if (filled >= k) shared.worst = buffer[k - 1];
   }
   __syncthreads();
@@ -200,10 +223,12 @@ __global__ void __launch_bounds__(most_settle_threads)
   const int before = lists.nearest_count[q];
   const int found = lists.count[q];
   if (InShared) {
+    // bound: s/i < before/i < before - 1/
     for (int i = thread; i < before; i += threads) buffer[i] = kept[i];
   }
   if (thread == 0) {
     shared.filled = before;
+    // bound: s/before == k/true/ s/INFINITY, -1/INFINITY, std::int64_t{1} << 62/
     shared.worst = before == k ? kept[k - 1] : Neighbor{INFINITY, -1};
     atomicAdd(lists.in_doubt, static_cast<unsigned long long>(found));
   }
@@ -212,15 +237,19 @@ __global__ void __launch_bounds__(most_settle_threads)
   const auto make_room = [&] {
     const int filled = shared.filled;
     __syncthreads();
+    // bound: s/filled + threads > buffer_size/filled >= buffer_size/
     if (filled + threads > buffer_size) keep_nearest(buffer, k, shared);
   };
   const auto offer = [&](const Neighbor& neighbor) {
+    // bound: s/is_nearer(neighbor, shared.worst)/neighbor.squared < shared.worst.squared/
     if (is_nearer(neighbor, shared.worst)) buffer[atomicAdd(&shared.filled, 1)] = neighbor;
   };
+  // bound: s/found <= lists.capacity/true/
   if (found <= lists.capacity) {
     for (int first = 0; first < found; first += threads) {
       make_room();
       const int i = first + thread;
+      // bound: s/i < found/true/
       if (i < found) offer({lists.squared[lists.place(q, i)], lists.row[lists.place(q, i)]});
       __syncthreads();
     }
@@ -229,41 +258,51 @@ __global__ void __launch_bounds__(most_settle_threads)
     const Terms query = queries.terms[q];
     for (int first = 0; first < chunk.count; first += threads) {
       make_room();
-      const double threshold = min(lists.threshold[q], sqrt(shared.worst.squared) * rules.scale);  // bound
+      // bound: s/ * rules.scale//
+      const double threshold = min(lists.threshold[q], sqrt(shared.worst.squared) * rules.scale);
       const int of_warp = first + thread / warp_lanes * warp_lanes;
       int product = 0;
       for (int round = 0; round < lanes_per_row; ++round) {
         const int i = of_warp + round * rows_per_warp + lane / lanes_per_row;
         int products[1];
+        // bound: s/min(i, chunk.count - 1)/i/
         products_by_eight_lanes(rows.row(chunk.row(min(i, chunk.count - 1))), vectors, rows.row_bytes, products);
         if (lane % lanes_per_row == round) product = products[0];
       }
       const int mine = of_warp + kept_of_warp();
+      // bound: s/min(mine, chunk.count - 1)/mine/
       const int row = chunk.row(min(mine, chunk.count - 1));
       const double lower = lower_bound(compare(rows.terms[row], query, product, rules), rules);
-      unsigned votes = __ballot_sync(whole_warp, mine < chunk.count && lower <= threshold);  // bound
+      // bound: s/mine < chunk.count/true/ s/lower <= threshold/lower < threshold/
+      unsigned votes = __ballot_sync(whole_warp, mine < chunk.count && lower <= threshold);
       while (votes != 0) {
         const int source = take_for_half_warp(votes);
+        // bound: s/max(source, 0)/source/
         const int there = __shfl_sync(whole_warp, row, max(source, 0));
         const double squared = squared_by_half_warp(bank, there, exact, q);
+        // bound: s/source >= 0/true/
         if (source >= 0 && lane % 16 == 0) offer({squared, there});
       }
       __syncthreads();
     }
   }
 
+  // bound: s/shared.filled != before/shared.filled > k/
   if (shared.filled != before) keep_nearest(buffer, k, shared);
   const int filled = shared.filled;
   if (InShared) {
+    // bound: s/i < filled/i < filled - 1/
     for (int i = thread; i < filled; i += threads) kept[i] = buffer[i];
   }
   if (thread == 0) {
     lists.count[q] = 0;
     lists.nearest_count[q] = filled;
     // For the rounding of the root the widening of the bounds has room.
-    if (filled == k) lists.threshold[q] = min(lists.threshold[q], sqrt(shared.worst.squared) * rules.scale);  // bound
+    // bound: s/ * rules.scale//
+    if (filled == k) lists.threshold[q] = min(lists.threshold[q], sqrt(shared.worst.squared) * rules.scale);
   }
   if (answers.distances == nullptr) return;
+  // bound: s/i < filled/i < filled - 1/
   for (int i = thread; i < filled; i += threads) {
     const std::int64_t place = static_cast<std::int64_t>(q) * k + i;
     answers.distances[place] = answers.cosine ? buffer[i].squared / 2 : __dsqrt_rn(buffer[i].squared);

@@ -7,6 +7,7 @@
 #include <ucontext.h>
 #endif
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -45,6 +46,8 @@ namespace {
 constexpr std::size_t stack_bytes = std::size_t{256} << 10;
 constexpr int most_threads = 1024;
 constexpr unsigned char rubbish = 0xCB;
+// Behind a block's shared memory, where nobody may write.
+constexpr std::size_t shared_margin = 4096;
 
 // -- stacks -----------------------------------------------------------------------------------------------------------
 
@@ -216,17 +219,27 @@ class Order {
     return order;
   }
 
+  // The warp that goes on alone, and then those behind it, until all have come to a barrier of the block; -1 where they
+  // go on together. Random orders have both.
+  int leader() const { return leader_; }
+  void choose_leader(int warps) {
+    leader_ = random_ && generator_() % 2 == 0 ? static_cast<int>(generator_() % static_cast<unsigned>(warps)) : -1;
+  }
+
  private:
   std::string name_;
   bool random_ = false;
+  int leader_ = -1;
   std::mt19937 generator_;
 };
 
 // Lets on whom a barrier keeps no longer. False where nobody could be.
-bool release() {
+bool release(Order& order) {
   Scheduler& s = scheduler();
+  const int warps = (s.threads + warpSize - 1) / warpSize;
   bool released = false;
-  for (int first = 0; first < s.threads; first += warpSize) {
+  for (int n = 0; n < warps; ++n) {
+    const int first = (std::max(order.leader(), 0) + n) % warps * warpSize;
     const int last = std::min(first + warpSize, s.threads);
     int waiting = 0;
     int exited = 0;
@@ -238,6 +251,7 @@ bool release() {
     if (waiting != last - first) continue;
     for (int i = first; i < last; ++i) s.fibers[static_cast<std::size_t>(i)].state = State::ready;
     released = true;
+    if (order.leader() >= 0) break;
   }
   if (released) return true;
   int waiting = 0;
@@ -248,8 +262,25 @@ bool release() {
   }
   if (waiting != 0 && exited != 0) throw std::runtime_error("threads of a block left before its barrier");
   if (waiting != s.threads) return false;
+  order.choose_leader(warps);
   for (int i = 0; i < s.threads; ++i) s.fibers[static_cast<std::size_t>(i)].state = State::ready;
   return true;
+}
+
+bool is_rubbish(const unsigned char* first, const unsigned char* end) {
+  return std::all_of(first, end, [](unsigned char byte) { return byte == rubbish; });
+}
+
+// At the end of a block.
+void check_shared_memory() {
+  Scheduler& s = scheduler();
+  const unsigned char* const dynamic_end = s.dynamic.data() + s.dynamic.size();
+  bool untouched = is_rubbish(dynamic_end - shared_margin, dynamic_end);
+  if (s.shared_size != 0) {
+    const auto* const place = static_cast<const unsigned char*>(static_shared(s.shared_size));
+    untouched = untouched && is_rubbish(place + s.shared_size, place + s.shared_size + shared_margin);
+  }
+  if (!untouched) throw std::runtime_error("a block wrote past the end of its shared memory");
 }
 
 void run_block(Order& order) {
@@ -286,8 +317,8 @@ void run_block(Order& order) {
       all_exited = all_exited && state == State::exited;
       some_ready = some_ready || state == State::ready;
     }
-    if (all_exited) return;
-    if (!some_ready && !release()) throw std::runtime_error("threads of a block wait at different barriers");
+    if (all_exited) return check_shared_memory();
+    if (!some_ready && !release(order)) throw std::runtime_error("threads of a block wait at different barriers");
   }
 }
 
@@ -410,7 +441,7 @@ void run_grid(dim3 grid, dim3 block, std::size_t dynamic_shared, const std::func
   const Unlocked unlocked;
   Scheduler& s = scheduler();
   s.body = &thread;
-  s.dynamic.assign(dynamic_shared, rubbish);
+  s.dynamic.assign(dynamic_shared + shared_margin, rubbish);
   gridDim = grid;
   blockDim = block;
   Order order;
@@ -440,7 +471,7 @@ void* static_shared(std::size_t bytes) {
   Scheduler& s = scheduler();
   // Every thread declares the same one struct, so the first call of a block makes it.
   if (s.shared_size == 0) {
-    s.shared.assign(bytes + 64, rubbish);
+    s.shared.assign(bytes + 64 + shared_margin, rubbish);
     s.shared_size = bytes;
   }
   if (s.shared_size != bytes) throw std::runtime_error("a kernel with two declarations of shared memory");
