@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import onnxviz as ov
 from onnxviz import backend, disk
 from onnxviz.errors import InputError, LimitError
-from onnxviz.methods import index_files
+from onnxviz.methods import index_files, nearest_neighbors
+from onnxviz.methods.index_training import train
 from oracles import nearest_rows
 
 
@@ -54,6 +56,25 @@ def test_a_bank_on_disk_gives_the_same_answers_as_in_memory(tmp_path: Path, metr
         np.testing.assert_array_equal(got, wanted)
     if metric == "euclidean":
         np.testing.assert_array_equal(in_memory.kneighbors(queries)[1], nearest_rows(rows, queries, 6)[1])
+
+
+def test_a_bank_on_disk_keeps_the_bytes_that_one_in_memory_can_do_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        nearest_neighbors, "train", lambda *given, **named: replace(train(*given, **named), bytes=False)
+    )
+    rows, queries = features(2300), features(30, seed=1)
+    in_memory = ov.NearestNeighbors(4).fit(rows)
+    on_disk = ov.NearestNeighbors(4).fit(bank_on_disk(tmp_path / "bank", rows, 1000))
+    assert "bytes.codes" not in in_memory._index.arrays
+    assert "bytes.codes" in on_disk._index.arrays
+    in_memory.save(tmp_path / "index")
+    again = ov.NearestNeighbors.open(tmp_path / "index")
+    assert not again._index.setup.bytes
+    for index in (on_disk, again):
+        for got, expected in zip(index.kneighbors(queries), in_memory.kneighbors(queries), strict=True):
+            np.testing.assert_array_equal(got, expected)
 
 
 def test_a_wrong_row_on_disk_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,10 @@ class NearestNeighbors:
         if count == 0:
             raise InputError("Found array with 0 sample(s) while a minimum of 1 is required", where="X")
         setup = train(self._bank[sample_rows(count)], count, metric=self.metric)
-        codes = bank_codes(X) if isinstance(X, FeatureBank) else None
+        codes = None
+        if isinstance(X, FeatureBank):
+            # On disk they cost no memory, and there rows are slow to reach.
+            setup, codes = replace(setup, bytes=True), bank_codes(X)
         self._index = backend.NeighborIndex(
             rows, metric=self.metric, setup=setup, codes=codes, threads=self._threads(), progress=progress
         )
