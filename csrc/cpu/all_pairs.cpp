@@ -1,7 +1,6 @@
 #include "all_pairs.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "kernels_in_use.h"
 
@@ -9,6 +8,8 @@ namespace onnxviz {
 namespace {
 
 constexpr std::size_t lock_count = 1024;
+// Rows that a group meets at a time: what it takes to lay out the group's vectors for them is spread over as many.
+constexpr std::int64_t rows_at_once = 4 * rows_per_tile;
 
 }  // namespace
 
@@ -53,23 +54,18 @@ void AllPairs<T>::meet(std::int64_t group) {
   const BoundKernels& kernels = bound_kernels_in_use();
   std::vector<std::int8_t> vectors(static_cast<std::size_t>(number * vector_bytes), 0);
   std::vector<LevelQuery> coarse;
-  std::vector<FineQuery> fine(static_cast<std::size_t>(number));
-  std::vector<T> buffer;
   for (std::int64_t q = 0; q < number; ++q) {
-    FineQuery& query = fine[static_cast<std::size_t>(q)];
-    rows_.read(begin + q, rows_.source().block(begin + q, 1, buffer), query.row);
-    levels_.prepare(query);
     coarse.push_back(levels_.coarse_of_row(level, begin + q, vectors.data() + q * vector_bytes));
   }
-  std::vector<std::int32_t> products(static_cast<std::size_t>(number * rows_per_tile));
-  float bounds[rows_per_tile];
-  float widened[rows_per_tile];
-  float thresholds[rows_per_tile];
-  std::int64_t found[rows_per_tile];
-  for (std::int64_t first = begin; first < rows_.count(); first += rows_per_tile) {
-    const std::int64_t count = std::min(rows_per_tile, rows_.count() - first);
+  std::vector<std::int32_t> products(static_cast<std::size_t>(number * rows_at_once));
+  float bounds[rows_at_once];
+  float widened[rows_at_once];
+  float thresholds[rows_at_once];
+  std::int64_t found[rows_at_once];
+  for (std::int64_t first = begin; first < rows_.count(); first += rows_at_once) {
+    const std::int64_t count = std::min(rows_at_once, rows_.count() - first);
     levels_.product(level)(levels_.codes(level, first), shape.row_bytes(), count, vectors.data(), vector_bytes, number,
-                           levels_.padded_columns(level), products.data(), rows_per_tile);
+                           levels_.padded_columns(level), products.data(), rows_at_once);
     // Of the tile's rows once for all queries; what they fall by meanwhile, the bounds on single pairs allow for.
     for (std::int64_t i = 0; i < count; ++i) {
       thresholds[i] = levels_.reach({}, thresholds_[static_cast<std::size_t>(first + i)].get());
@@ -78,7 +74,7 @@ void AllPairs<T>::meet(std::int64_t group) {
       const std::int64_t row = begin + q;
       const LevelQuery& query = coarse[static_cast<std::size_t>(q)];
       kernels.squared_lower(levels_.terms(level, first), count, query.terms, nullptr,
-                            products.data() + q * rows_per_tile, bounds);
+                            products.data() + q * rows_at_once, bounds);
       // Whichever of the two rows looks farther decides whether the pair is looked at.
       const double own = thresholds_[static_cast<std::size_t>(row)].get();
       const float reach = levels_.reach(query, own);
@@ -91,9 +87,8 @@ void AllPairs<T>::meet(std::int64_t group) {
       for (std::int64_t i = 0; i < kept; ++i) {
         const std::int64_t other = found[i];
         if (other < row) continue;
-        const FineQuery& meeting = fine[static_cast<std::size_t>(q)];
-        const Interval interval = meeting.usable ? levels_.bounds(level, other, meeting)
-                                                 : Interval{0, std::numeric_limits<double>::infinity()};
+        const Interval interval =
+            levels_.interval(level, other, query, nullptr, products[static_cast<std::size_t>(q * rows_at_once + other - first)]);
         offer(row, interval, other);
         if (other != row) offer(other, interval, row);
       }

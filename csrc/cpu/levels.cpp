@@ -619,18 +619,15 @@ void Levels::products(int number, std::int64_t first, std::int64_t count, const 
 
 void Levels::read_parts(int number, std::int64_t first, std::int64_t count, PartTable& table) const {
   const LevelMemory& memory = level(number).memory;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const PartTerms& terms = memory.parts[first + i];
-    table.scale[i] = terms.scale;
-    table.radius[i] = terms.radius;
-    table.length[i] = terms.length;
-    table.residual[i] = terms.residual;
-  }
-  if (memory.origins == nullptr) return;
-  for (std::int64_t i = 0; i < count; ++i) {
-    table.square[i] = memory.origins[first + i].square;
-    table.slack[i] = memory.origins[first + i].slack;
-  }
+  spread(memory.parts + first, memory.origins == nullptr ? nullptr : memory.origins + first, count, table);
+}
+
+void Levels::spread(const PartTerms* parts, const OriginTerms* origins, std::int64_t count, PartTable& table) const {
+  float* const of_part[] = {table.scale, table.radius, table.length, table.residual};
+  bounds_.side_by_side(reinterpret_cast<const float*>(parts), 4, count, of_part);
+  if (origins == nullptr) return;
+  float* const of_origin[] = {table.square, table.slack};
+  bounds_.side_by_side(reinterpret_cast<const float*>(origins), 2, count, of_origin);
 }
 
 Levels::Comparison Levels::compare(int number, std::int64_t row, const LevelQuery& known, const std::int32_t* high,
@@ -691,17 +688,14 @@ std::int64_t Levels::within_part(int number, std::int64_t* rows, float* squared,
   (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
       at.memory.codes, at.shape.row_bytes(), rows, count, vectors, vector_bytes(number), vectors_per_query,
       padded_columns(number), products, rows_per_tile);
-  PartTable table;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const PartTerms& terms = at.memory.parts[rows[i]];
-    table.scale[i] = terms.scale;
-    table.radius[i] = terms.radius;
-    table.length[i] = terms.length;
-    table.residual[i] = terms.residual;
-    if (at.memory.origins == nullptr) continue;
-    table.square[i] = at.memory.origins[rows[i]].square;
-    table.slack[i] = at.memory.origins[rows[i]].slack;
+  PartTerms parts[rows_per_tile];
+  OriginTerms origins[rows_per_tile];
+  for (std::int64_t i = 0; i < count; ++i) parts[i] = at.memory.parts[rows[i]];
+  if (at.memory.origins != nullptr) {
+    for (std::int64_t i = 0; i < count; ++i) origins[i] = at.memory.origins[rows[i]];
   }
+  PartTable table;
+  spread(parts, at.memory.origins == nullptr ? nullptr : origins, count, table);
   bounds_.part(table.rows(at.memory.origins != nullptr), count, &query.part, fine ? products : nullptr,
                fine ? products + rows_per_tile : products, squared);
   std::int64_t found[rows_per_tile];
@@ -729,8 +723,12 @@ Interval Levels::bounds(int number, std::int64_t row, const FineQuery& query) co
   std::int32_t products[2];
   product(number)(codes(number, row), 0, 1, query.vectors.data(), vector_bytes(number), 2, padded_columns(number),
                   products, 1);
-  const Comparison comparison =
-      compare(number, row, query.levels[static_cast<std::size_t>(number)], products, products[1]);
+  return interval(number, row, query.levels[static_cast<std::size_t>(number)], products, products[1]);
+}
+
+Interval Levels::interval(int number, std::int64_t row, const LevelQuery& query, const std::int32_t* high,
+                          std::int32_t low) const {
+  const Comparison comparison = compare(number, row, query, high, low);
   const double farthest = std::sqrt(comparison.squared + comparison.uncertain) * (1 + slack) + comparison.radius;
   return {lower_bound(comparison), farthest * (1 + slack + widening_)};
 }

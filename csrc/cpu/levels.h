@@ -158,6 +158,9 @@ class Levels {
 
   // Bounds on scale() times the computed distance.
   Interval bounds(int number, std::int64_t row, const FineQuery& query) const;
+  // The same from products of a level of columns with one or two vectors; `high` is null where there is one.
+  Interval interval(int number, std::int64_t row, const LevelQuery& query, const std::int32_t* high,
+                    std::int32_t low) const;
 
   RowTerms terms(int number, std::int64_t first) const;
   const std::uint8_t* codes(int number, std::int64_t row) const {
@@ -205,6 +208,7 @@ class Levels {
   void write_part(const Level& level, std::int64_t row, const double* values, double squares, double residual,
                   Workspace& workspace) const;
   double residual(double length, double part_squares, double away) const;
+  void spread(const PartTerms* parts, const OriginTerms* origins, std::int64_t count, PartTable& table) const;
   double length_about_middle(const double* values, double length, double& low) const;
   double split(const double* values, std::int64_t columns, std::int64_t bytes, std::int8_t* vectors, double& norm,
                double& sum, double& error) const;

@@ -17,6 +17,8 @@ constexpr std::int64_t most_rows_per_run = 1024;
 constexpr std::int64_t rows_per_shared_run = 256;
 constexpr std::int64_t rows_ahead = 16;
 constexpr std::int64_t most_rows_per_chunk = std::int64_t{1} << 17;
+// Of one query, so many rows say which start is the better one for the others.
+constexpr std::int64_t first_rows = 8192;
 // Of the cost of a row: bytes of codes that memory delivers, or the products of columns that a core computes, in a
 // nanosecond; what every bound takes besides; and a row that is reached alone.
 constexpr double bytes_per_nanosecond = 25;
@@ -241,6 +243,7 @@ class Pass {
     RowTerms terms{};
     Levels::PartTable table;
     if (projected) {
+      announce_parts(look.level, row + rows_per_tile);
       levels_.read_parts(look.level, row, count, table);
       std::copy_n(table.residual, count, work_.residual.data() + (row - begin));
     } else {
@@ -258,6 +261,14 @@ class Pass {
         kernels_.squared_lower(terms, count, query.terms, high, low, out);
       }
     }
+  }
+
+  // Terms of a tile are met after its codes; those of the next tile are asked for meanwhile.
+  void announce_parts(int level, std::int64_t first) const {
+    const LevelMemory& memory = levels_.level(level).memory;
+    prefetch(memory.parts + first, rows_per_tile * static_cast<std::int64_t>(sizeof(PartTerms)));
+    if (memory.origins == nullptr) return;
+    prefetch(memory.origins + first, rows_per_tile * static_cast<std::int64_t>(sizeof(OriginTerms)));
   }
 
   float* squared(std::size_t q, std::int64_t count) const {
@@ -461,7 +472,7 @@ std::vector<std::vector<Neighbor>> Search<T>::run(const QueryGroup& group, std::
   Ladder other;
   const bool single = ladder->looks.front().vectors_per_query == 2;
   for (std::int64_t row = first; row < last;) {
-    const std::int64_t end = std::min(last, row + rows_per_chunk);
+    const std::int64_t end = std::min(last, row + (single && row == first ? first_rows : rows_per_chunk));
     const Survivors here = pass.chunk(*ladder, row, end);
     if (survivors != nullptr) survivors->add(here);
     const int start = better_start(ladder->start(), here, plain, single);

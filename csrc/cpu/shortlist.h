@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <mutex>
 #include <vector>
 
 namespace onnxviz {
@@ -19,7 +20,20 @@ struct Neighbor {
   }
 };
 
-// A distance that several threads, each with rows of its own, lower together. Whoever reads an old one is only slower.
+// A heap with the largest in front, of at most k elements.
+template <class Element>
+void keep_smallest(std::vector<Element>& heap, const Element& element, std::size_t k) {
+  if (heap.size() == k) {
+    if (!(element < heap.front())) return;
+    std::pop_heap(heap.begin(), heap.end());
+    heap.pop_back();
+  }
+  heap.push_back(element);
+  std::push_heap(heap.begin(), heap.end());
+}
+
+// A distance that several threads, each with rows of its own, lower together: the k-th smallest of all that they know.
+// Whoever reads an old one is only slower.
 class SharedThreshold {
  public:
   double get() const { return value_.load(std::memory_order_relaxed); }
@@ -30,8 +44,22 @@ class SharedThreshold {
     }
   }
 
+  // Upper bounds on distances of distinct rows, and distances themselves, rounded up, of distinct rows.
+  void bound(double upper, std::size_t k) { take(uppers_, upper, k); }
+  void measured(double distance, std::size_t k) { take(distances_, distance, k); }
+
  private:
+  void take(std::vector<double>& heap, double value, std::size_t k) {
+    if (!(value < get())) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    keep_smallest(heap, value, k);
+    if (heap.size() == k) lower(heap.front());
+  }
+
   std::atomic<double> value_{std::numeric_limits<double>::infinity()};
+  std::mutex mutex_;
+  std::vector<double> uppers_;
+  std::vector<double> distances_;
 };
 
 // Bounds and thresholds are distances times `scale`. Exact is a function of (rows, count, squared distances to fill).
@@ -69,10 +97,7 @@ class Shortlist {
   // Every row at most once. An upper bound on a computed distance.
   void offer(double lower, double upper, std::int64_t row) {
     candidates_.push_back({lower, row});
-    if (!radius_only()) {
-      keep_smallest(uppers_, upper);
-      if (uppers_.size() == k_) shared_->lower(uppers_.front());
-    }
+    if (!radius_only()) shared_->bound(upper, k_);
     if (candidates_.size() >= limit_) settle();
   }
 
@@ -111,26 +136,14 @@ class Shortlist {
     }
   };
 
-  // A heap with the largest in front, of at most k elements.
-  template <class Element>
-  void keep_smallest(std::vector<Element>& heap, const Element& element) const {
-    if (heap.size() == k_) {
-      if (!(element < heap.front())) return;
-      std::pop_heap(heap.begin(), heap.end());
-      heap.pop_back();
-    }
-    heap.push_back(element);
-    std::push_heap(heap.begin(), heap.end());
-  }
-
   void accept(Neighbor neighbor) {
     if (radius_only()) {
       if (inside_(neighbor.squared, radius_)) best_.push_back(neighbor);
       return;
     }
-    keep_smallest(best_, neighbor);
+    keep_smallest(best_, neighbor, k_);
     // The root is rounded, hence a little more than it.
-    if (best_.size() == k_) shared_->lower(std::sqrt(best_.front().squared) * scale_ * (1 + 0x1p-50));
+    shared_->measured(std::sqrt(neighbor.squared) * scale_ * (1 + 0x1p-50), k_);
   }
 
   std::size_t k_;
@@ -141,7 +154,6 @@ class Shortlist {
   Exact exact_;
   bool (*inside_)(double, double) = nullptr;
   double radius_ = 0;
-  std::vector<double> uppers_;  // heap: the k smallest upper bounds
   std::vector<Neighbor> best_;  // heap of the k nearest; all of them where a radius decides
   std::vector<Candidate> candidates_;
 };

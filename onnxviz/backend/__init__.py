@@ -8,7 +8,7 @@ from onnxviz.backend.cuda_neighbors import CudaNeighborIndex
 from onnxviz.backend.cuda_occlusion import fill_occluded_on_device, overlay_windows_on_device
 from onnxviz.backend.cuda_parts import Part, copy_on_device
 from onnxviz.backend.cuda_top_values import TopValuesOnDevice, channel_maxima_on_device
-from onnxviz.backend.neighbors import IndexSetup, NeighborIndex, RealMatrix, RowFiles
+from onnxviz.backend.neighbors import IndexSetup, NeighborIndex, RealMatrix, RowFiles, aligned
 from onnxviz.backend.occlusion import accumulate_boxes, fill_occluded, overlay_windows
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Stream",
     "TopValuesOnDevice",
     "accumulate_boxes",
+    "aligned",
     "build_config",
     "channel_maxima_on_device",
     "copy_on_device",

@@ -13,7 +13,7 @@ from onnxviz import _core
 from onnxviz.backend.build import cpu_level
 from onnxviz.errors import InputError
 
-__all__ = ["IndexSetup", "NeighborIndex", "RealMatrix", "RowFiles"]
+__all__ = ["IndexSetup", "NeighborIndex", "RealMatrix", "RowFiles", "aligned"]
 
 RealMatrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
@@ -140,9 +140,10 @@ class NeighborIndex:
 
         def array(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
             known = arrays.get(name)
-            # What somebody has mapped for reading only is copied: the core asks for memory that it may write to.
-            if known is None or not known.flags.writeable:
-                fresh = _aligned(shape, dtype)
+            # What somebody has mapped for reading only is copied: the core asks for memory that it may write to. So is
+            # what a pickle has put anywhere.
+            if known is None or not known.flags.writeable or known.ctypes.data % _CACHE_LINE:
+                fresh = aligned(shape, dtype)
                 if known is not None:
                     fresh[...] = known
                 known = fresh
@@ -332,7 +333,7 @@ def _contiguous(matrix: RealMatrix) -> RealMatrix:
     return np.ascontiguousarray(matrix, dtype=np.float64)
 
 
-def _aligned(shape: Sequence[int], dtype: Any) -> NDArray[Any]:
+def aligned(shape: Sequence[int], dtype: Any) -> NDArray[Any]:
     """Memory that begins with a cache line: vectors that straddle two are read at half the speed."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(size + _CACHE_LINE, np.uint8)

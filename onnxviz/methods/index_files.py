@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +158,10 @@ def _read_array(path: Path, digest: str, *, mapped: bool) -> NDArray[Any]:
         raise InputError(
             "was altered since the index was saved", where=str(path), next_step="Fit and save the index again"
         )
-    # Copy on write: the core asks for memory that it may write to, and never does after the build.
-    array: NDArray[Any] = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
+    if mapped:
+        # Copy on write: the core asks for memory that it may write to, and never does after the build.
+        return cast(NDArray[Any], np.load(path, mmap_mode="c", allow_pickle=False))
+    whole = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = backend.aligned(whole.shape, whole.dtype)
+    array[...] = whole
     return array

@@ -16,6 +16,7 @@ _MOST_SAMPLED = 4608
 _MOST_SAMPLED_OF_MANY = 16_384
 _TRIED_ROWS = 4480
 _TRIED_QUERIES = 128
+_WIDTHS = 512
 _TRIED_NEIGHBORS = 10
 _FEWEST_PROJECTED_ROWS = 2048
 _FEWEST_PROJECTED_COLUMNS = 512
@@ -72,7 +73,7 @@ def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
         zeros = np.zeros(columns)
         return IndexSetup(zeros, zeros, 1.0, np.zeros((0, columns), np.float32))
     mean = kept.mean(axis=0, dtype=np.float64)
-    reference = mean if _is_narrower(kept[:: max(1, len(kept) // _TRIED_ROWS)], mean) else np.zeros(columns)
+    reference = mean if _is_narrower(kept[:: max(1, len(kept) // _WIDTHS)], mean) else np.zeros(columns)
     scale = power_of_two_below(max(float(np.abs(block - reference).max()) for block in _blocks(kept)))
     basis = np.zeros((0, columns), np.float32)
     if rows >= _FEWEST_PROJECTED_ROWS and _FEWEST_PROJECTED_COLUMNS <= columns <= _MOST_PROJECTED_COLUMNS:
@@ -114,12 +115,21 @@ def _directions(sample: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
 
 
 def _leading(rows: NDArray[np.float32], directions: int, *, iterations: int) -> NDArray[np.float32]:
-    moments = rows.T @ rows
-    basis: NDArray[np.float32] = np.random.default_rng(2).standard_normal((rows.shape[1], directions), np.float32)
+    columns = rows.shape[1]
+    # A few directions are sooner taken through the rows than all second moments are computed.
+    moments = rows.T @ rows if 2 * directions * (2 + iterations) > columns else None
+
+    def times_moments(basis: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(rows.T @ (rows @ basis) if moments is None else moments @ basis, np.float32)
+
+    basis: NDArray[np.float32] = np.random.default_rng(2).standard_normal((columns, directions), np.float32)
     for iteration in range(1 + iterations):
-        basis = _orthonormal(np.asarray(moments @ basis, np.float32), rounds=1 if iteration < iterations else 3)
-    _, order = np.linalg.eigh((basis.T @ (moments @ basis)).astype(np.float64))
-    return np.ascontiguousarray((basis @ order[:, ::-1].astype(np.float32)).T)
+        basis = _orthonormal(times_moments(basis), rounds=1 if iteration < iterations else 3)
+    if directions > _FEW_DIRECTIONS:
+        # Levels after the first take what is left, so the first one has to have the most.
+        _, order = np.linalg.eigh((basis.T @ times_moments(basis)).astype(np.float64))
+        basis = basis @ order[:, ::-1].astype(np.float32)
+    return np.ascontiguousarray(basis.T)
 
 
 def _orthonormal(columns: NDArray[np.float32], rounds: int) -> NDArray[np.float32]:

@@ -16,6 +16,26 @@ constexpr float raise = 1 + 0x1p-20F;
 // Squares below this may have lost digits to underflow in float32.
 constexpr float underflow = 0x1p-120F;
 
+void side_by_side(const float* terms, int64_t of_each, int64_t count, float* const* columns) {
+  float* __restrict first = columns[0];
+  float* __restrict second = columns[1];
+  if (of_each == 2) {
+    for (int64_t r = 0; r < count; ++r) {
+      first[r] = terms[2 * r];
+      second[r] = terms[2 * r + 1];
+    }
+    return;
+  }
+  float* __restrict third = columns[2];
+  float* __restrict fourth = columns[3];
+  for (int64_t r = 0; r < count; ++r) {
+    first[r] = terms[4 * r];
+    second[r] = terms[4 * r + 1];
+    third[r] = terms[4 * r + 2];
+    fourth[r] = terms[4 * r + 3];
+  }
+}
+
 void squared_lower(RowTerms rows, int64_t count, QueryTerms query, const int32_t* high, const int32_t* low,
                    float* squared) {
   const double* __restrict norm = rows.norm;
@@ -139,6 +159,6 @@ int64_t within_limit(const float* squared, const float* residual, int64_t count,
 
 }  // namespace
 
-const BoundKernels bound_kernels = {squared_lower, within_reach, below, part, less_residual, within_limit};
+const BoundKernels bound_kernels = {side_by_side, squared_lower, within_reach, below, part, less_residual, within_limit};
 
 }  // namespace onnxviz::ONNXVIZ_LEVEL

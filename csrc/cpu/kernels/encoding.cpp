@@ -90,8 +90,18 @@ void encode_signed(const double* values, int64_t columns, double scale, int16_t*
   *error = total(errors);
 }
 
+double inner_product(const double* values, const double* others, int64_t columns) {
+  double sums[lanes] = {};
+  int64_t j = 0;
+  for (; j + lanes <= columns; j += lanes) {
+    for (int l = 0; l < lanes; ++l) sums[l] += values[j + l] * others[j + l];
+  }
+  for (int l = 0; j < columns; ++j, ++l) sums[l] += values[j] * others[j];
+  return total(sums);
+}
+
 }  // namespace
 
-const EncodingKernels encoding_kernels = {centre, encode, encode_signed};
+const EncodingKernels encoding_kernels = {centre, encode, encode_signed, inner_product};
 
 }  // namespace onnxviz::ONNXVIZ_LEVEL

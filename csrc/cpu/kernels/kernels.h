@@ -77,6 +77,8 @@ struct PartQuery {
 };
 
 struct BoundKernels {
+  // columns[i][r] = terms[of_each * r + i]: what is kept row by row, side by side. Either 2 or 4 of each.
+  void (*side_by_side)(const float* terms, int64_t of_each, int64_t count, float* const* columns);
   // squared[r]: not above (distance between the codes)^2, at least 0, float32. `high` is null where the query has one
   // vector only.
   void (*squared_lower)(RowTerms rows, int64_t count, QueryTerms query, const int32_t* high, const int32_t* low,
@@ -107,6 +109,7 @@ struct EncodingKernels {
                  double* sum, double* squares, double* error);
   // codes[j] = values[j] / scale, rounded, |.| at most 2^15; error as above with zero = 0.
   void (*encode_signed)(const double* values, int64_t columns, double scale, int16_t* codes, double* error);
+  double (*inner_product)(const double* values, const double* others, int64_t columns);
 };
 
 #define ONNXVIZ_DECLARE_KERNELS(level)              \

@@ -22,8 +22,9 @@ namespace {
 
 // Rows longer than this are read one after the other: several streams at once halve the bandwidth of the memory.
 [[maybe_unused]] constexpr int64_t longest_row_in_company = 1024;
-constexpr int64_t rows_ahead = 12;
+constexpr int64_t bytes_ahead = 3072;
 constexpr int64_t longest_row_fetched = 512;
+constexpr int64_t head_fetched = 512;
 
 #if defined(__AVX512VNNI__)
 
@@ -99,7 +100,7 @@ constexpr int most_vectors = 6;
 // quick beside the products, and the stretch stays in the nearest caches.
 constexpr int64_t pack = 16;
 constexpr int64_t packs_at_once = 3;
-constexpr int64_t packed_rows = 64;
+constexpr int64_t packed_rows = 256;
 constexpr int64_t packed_columns = 1024;
 constexpr int64_t fewest_packed_vectors = 8;
 constexpr int rows_per_pack = 8;
@@ -435,12 +436,13 @@ void bytes(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t* 
   if (number > 2 || columns <= longest_row_in_company) {
     for (; r + 4 <= count; r += 4) {
       const uint8_t* first = rows + r * row_bytes;
-      if (columns <= longest_row_in_company) fetch(first + rows_ahead * row_bytes, 4 * row_bytes);
+      if (columns <= longest_row_in_company) fetch(first + bytes_ahead, 4 * row_bytes);
       byte_rows<4>({first, first + row_bytes, first + 2 * row_bytes, first + 3 * row_bytes}, vectors, vector_bytes,
                    number, columns, products + r, stride);
     }
   }
   for (; r < count; ++r) {
+    fetch(rows + (r + 1) * row_bytes, head_fetched);
     byte_rows<1>({rows + r * row_bytes}, vectors, vector_bytes, number, columns, products + r, stride);
   }
 }
@@ -451,12 +453,13 @@ void nibbles(const uint8_t* rows, int64_t row_bytes, int64_t count, const int8_t
   if (number > 2 || columns <= longest_row_in_company) {
     for (; r + 4 <= count; r += 4) {
       const uint8_t* first = rows + r * row_bytes;
-      if (columns <= longest_row_in_company) fetch(first + rows_ahead * row_bytes, 4 * row_bytes);
+      if (columns <= longest_row_in_company) fetch(first + bytes_ahead, 4 * row_bytes);
       nibble_rows<4>({first, first + row_bytes, first + 2 * row_bytes, first + 3 * row_bytes}, vectors, vector_bytes,
                      number, columns, products + r, stride);
     }
   }
   for (; r < count; ++r) {
+    fetch(rows + (r + 1) * row_bytes, head_fetched);
     nibble_rows<1>({rows + r * row_bytes}, vectors, vector_bytes, number, columns, products + r, stride);
   }
 }
