@@ -405,13 +405,37 @@ class Pass {
       survivors.left[next + 1 - ladder.dense] += kept;
       last = &closer;
     }
-    if (last == &look) std::fill_n(lower, kept, 0.0);
+    if (last == &look) {
+      std::fill_n(lower, kept, 0.0);
+      // One byte a column of the query leaves more rows than the others of the group have fetched anyway: two bytes of
+      // it meet them while they are near.
+      const Level& at = levels_.level(look.level);
+      if (look.vectors_per_query == 1 && !projected && at.shape.bits == 8 && at.random_access) {
+        kept = within_fine(look.level, q, rows, lower, kept, threshold);
+      }
+    }
     if (levels_.projected(last->level)) {
       const PartTerms* terms = levels_.level(last->level).memory.parts;
       const float residual = last->queries[q].part.residual;
       for (std::int64_t i = 0; i < kept; ++i) lower[i] = levels_.root(squares[i] - terms[rows[i]].residual * residual);
     }
     for (std::int64_t i = 0; i < kept; ++i) left_[q].push_back({lower[i], rows[i]});
+  }
+
+  // Which of the rows stay when the query meets them in two bytes a column: moved to the front, with a bound each.
+  std::int64_t within_fine(int level, std::size_t q, std::int64_t* rows, double* lower, std::int64_t count,
+                           double threshold) const {
+    const FineQuery& query = group_.queries[q];
+    std::int64_t stay = 0;
+    for (std::int64_t begin = 0; begin < count; begin += rows_per_tile) {
+      const std::int64_t more =
+          levels_.within(level, rows + begin, std::min(rows_per_tile, count - begin),
+                         query.levels[static_cast<std::size_t>(level)], query.vectors.data(), 2, threshold, lower + begin);
+      std::copy_n(rows + begin, more, rows + stay);
+      std::copy_n(lower + begin, more, lower + stay);
+      stay += more;
+    }
+    return stay;
   }
 
   // Offers what is left, most promising first.
