@@ -585,3 +585,13 @@ def test_a_fitted_index_pickles() -> None:
     again = pickle.loads(pickle.dumps(index))
     for ours, theirs in zip(index.kneighbors(bank), again.kneighbors(bank), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_memory_of_an_index_that_comes_back_begins_with_a_cache_line(tmp_path: Path) -> None:
+    bank = make_bank("normal", 300, 520)
+    index = ov.NearestNeighbors(3).fit(bank)
+    index.save(tmp_path / "index")
+    for again in (ov.NearestNeighbors.open(tmp_path / "index"), pickle.loads(pickle.dumps(index))):
+        assert [name for name, array in again._index.arrays.items() if array.ctypes.data % 64] == []
+        for ours, theirs in zip(index.kneighbors(bank), again.kneighbors(bank), strict=True):
+            np.testing.assert_array_equal(ours, theirs)

@@ -87,8 +87,8 @@ void AllPairs<T>::meet(std::int64_t group) {
       for (std::int64_t i = 0; i < kept; ++i) {
         const std::int64_t other = found[i];
         if (other < row) continue;
-        const Interval interval =
-            levels_.interval(level, other, query, nullptr, products[static_cast<std::size_t>(q * rows_at_once + other - first)]);
+        const std::int32_t product = products[static_cast<std::size_t>(q * rows_at_once + other - first)];
+        const Interval interval = levels_.interval(level, other, query, nullptr, product);
         offer(row, interval, other);
         if (other != row) offer(other, interval, row);
       }

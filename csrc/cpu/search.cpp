@@ -407,8 +407,8 @@ class Pass {
     }
     if (last == &look) {
       std::fill_n(lower, kept, 0.0);
-      // One byte a column of the query leaves more rows than the others of the group have fetched anyway: two bytes of
-      // it meet them while they are near.
+      // One byte a column of the query leaves many rows where there is nothing but bytes; it meets them in two bytes
+      // while others of the group, which are left with the same rows, have them near.
       const Level& at = levels_.level(look.level);
       if (look.vectors_per_query == 1 && !projected && at.shape.bits == 8 && at.random_access) {
         kept = within_fine(look.level, q, rows, lower, kept, threshold);
@@ -426,11 +426,12 @@ class Pass {
   std::int64_t within_fine(int level, std::size_t q, std::int64_t* rows, double* lower, std::int64_t count,
                            double threshold) const {
     const FineQuery& query = group_.queries[q];
+    const LevelQuery& known = query.levels[static_cast<std::size_t>(level)];
     std::int64_t stay = 0;
     for (std::int64_t begin = 0; begin < count; begin += rows_per_tile) {
+      const std::int64_t here = std::min(rows_per_tile, count - begin);
       const std::int64_t more =
-          levels_.within(level, rows + begin, std::min(rows_per_tile, count - begin),
-                         query.levels[static_cast<std::size_t>(level)], query.vectors.data(), 2, threshold, lower + begin);
+          levels_.within(level, rows + begin, here, known, query.vectors.data(), 2, threshold, lower + begin);
       std::copy_n(rows + begin, more, rows + stay);
       std::copy_n(lower + begin, more, lower + stay);
       stay += more;

@@ -159,6 +159,7 @@ int64_t within_limit(const float* squared, const float* residual, int64_t count,
 
 }  // namespace
 
-const BoundKernels bound_kernels = {side_by_side, squared_lower, within_reach, below, part, less_residual, within_limit};
+const BoundKernels bound_kernels = {side_by_side, squared_lower, within_reach, below,
+                                    part,         less_residual, within_limit};
 
 }  // namespace onnxviz::ONNXVIZ_LEVEL
