@@ -8,14 +8,13 @@
 
 #include "kernels_in_use.h"
 #include "parallel.h"
+#include "rounding.h"
 
 namespace onnxviz {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr float infinity_float = std::numeric_limits<float>::infinity();
-// 32 roundings of float64; the kernels take off the same.
-constexpr double slack = 0x1p-48;
 // What rounding can do to a sum of squares of at most 2^22 terms in 16 chains, with a good margin.
 constexpr double of_a_sum = 0x1p-30;
 // A row or query with a larger element, in units of the bank's size, could overflow float32.
@@ -23,8 +22,6 @@ constexpr double largest_element = 0x1p60;
 constexpr double smallest_scale = 0x1p-100;
 constexpr std::int64_t most_columns = std::int64_t{1} << 22;
 constexpr std::int64_t most_projected_columns = 65536;
-// From so many vectors on four bits are quicker as bytes.
-constexpr std::int64_t fewest_vectors_for_bytes = 8;
 constexpr std::int64_t directions_per_task = 256;
 static_assert(byte_block == 64 && nibble_block == 128, "LevelShape::row_bytes pads to lines of 64 bytes");
 constexpr double byte_steps = 254;  // one less than there are, because both ends are rounded to the grid
@@ -35,23 +32,12 @@ constexpr double nibble_zero = 7.5;
 constexpr std::array<double, 4> spreads = {2.2, 2.5, 2.8, 3.2};
 // Of every term of a squared bound in float32, see the header.
 constexpr double part_slack = 0x1p-18;
-// Lengths from here on could overflow there, and what is below could have been lost to underflow.
+// Lengths from here on could overflow there.
 constexpr double largest_length = 0x1p60;
-constexpr double part_underflow = 0x1p-100;
 constexpr double largest_byte = 255;
 constexpr double largest_nibble = 15;
 // Shares of the range that four bits may be spread over; what lies beyond is cut off.
 constexpr std::array<double, 8> clippings = {1, .85, .7, .6, .5, .42, .35, .28};
-
-float up(double value) {
-  return std::nextafter(static_cast<float>(value * (1 + 0x1p-22)), infinity_float);
-}
-
-float below(double value) {
-  return std::nextafter(static_cast<float>(value - std::fabs(value) * 0x1p-22), -infinity_float);
-}
-
-float down(double value) { return std::max(0.0F, std::nextafter(static_cast<float>(value * (1 - 0x1p-22)), 0.0F)); }
 
 void pack_nibbles(const std::uint8_t* codes, std::int64_t columns, std::uint8_t* packed) {
   for (std::int64_t j = 0; j < columns; j += nibble_block, packed += byte_block) {
@@ -61,13 +47,6 @@ void pack_nibbles(const std::uint8_t* codes, std::int64_t columns, std::uint8_t*
       const unsigned high_code = high + b < columns ? codes[high + b] : 0U;
       packed[b] = static_cast<std::uint8_t>(low_code | high_code << 4);
     }
-  }
-}
-
-void unpack_nibbles(const std::uint8_t* packed, std::int64_t bytes, std::uint8_t* codes) {
-  for (std::int64_t i = 0; i < bytes; i += byte_block, packed += byte_block, codes += nibble_block) {
-    for (std::int64_t b = 0; b < byte_block; ++b) codes[b] = packed[b] & 15U;
-    for (std::int64_t b = 0; b < byte_block; ++b) codes[byte_block + b] = static_cast<std::uint8_t>(packed[b] >> 4);
   }
 }
 
@@ -584,153 +563,6 @@ LevelQuery Levels::coarse_of_row(int number, std::int64_t row, std::int8_t* vect
   coarse.radius = static_cast<double>(at.memory.radius[row]);
   finish(coarse);
   return coarse;
-}
-
-// -- bounds -----------------------------------------------------------------------------------------------------------
-
-float Levels::reach(const LevelQuery& query, double distance) const {
-  return up(distance * (1 + widening_) + query.radius);
-}
-
-float Levels::limit(double distance) const {
-  const double widened = distance * (1 + widening_) * (1 + slack);
-  return up(widened * widened * (1 + slack) + floor_ + part_underflow);
-}
-
-RowTerms Levels::terms(int number, std::int64_t first) const {
-  const LevelMemory& memory = level(number).memory;
-  return {memory.norm + first, memory.sum + first, memory.scale + first, memory.zero + first};
-}
-
-void Levels::products(int number, std::int64_t first, std::int64_t count, const std::int8_t* vectors,
-                      std::int64_t vector_bytes, std::int64_t number_of_vectors, std::int32_t* products,
-                      std::vector<std::uint8_t>& unpacked) const {
-  const std::int64_t columns = padded_columns(number);
-  if (level(number).shape.bits == 8 || number_of_vectors < fewest_vectors_for_bytes) {
-    product(number)(codes(number, first), level(number).shape.row_bytes(), count, vectors, vector_bytes,
-                    number_of_vectors, columns, products, rows_per_tile);
-    return;
-  }
-  unpacked.resize(static_cast<std::size_t>(rows_per_tile * columns));
-  unpack_nibbles(codes(number, first), count * columns / 2, unpacked.data());
-  products_.bytes(unpacked.data(), columns, count, vectors, vector_bytes, number_of_vectors, columns, products,
-                  rows_per_tile);
-}
-
-void Levels::read_parts(int number, std::int64_t first, std::int64_t count, PartTable& table) const {
-  const LevelMemory& memory = level(number).memory;
-  spread(memory.parts + first, memory.origins == nullptr ? nullptr : memory.origins + first, count, table);
-}
-
-void Levels::spread(const PartTerms* parts, const OriginTerms* origins, std::int64_t count, PartTable& table) const {
-  float* const of_part[] = {table.scale, table.radius, table.length, table.residual};
-  bounds_.side_by_side(reinterpret_cast<const float*>(parts), 4, count, of_part);
-  if (origins == nullptr) return;
-  float* const of_origin[] = {table.square, table.slack};
-  bounds_.side_by_side(reinterpret_cast<const float*>(origins), 2, count, of_origin);
-}
-
-Levels::Comparison Levels::compare(int number, std::int64_t row, const LevelQuery& known, const std::int32_t* high,
-                                   std::int32_t low) const {
-  const LevelMemory& memory = level(number).memory;
-  auto sum = static_cast<double>(low);
-  if (high != nullptr) sum += known.terms.high_weight * static_cast<double>(*high);
-  sum -= static_cast<double>(memory.zero[row]) * known.terms.sum;
-  if (known.terms.zero != 0) sum -= memory.sum[row] * known.terms.zero;
-  const double norms = memory.norm[row] + known.norm;
-  Comparison comparison{};
-  comparison.squared = norms - known.terms.twice_scale * static_cast<double>(memory.scale[row]) * sum;
-  comparison.uncertain = norms * slack + floor_;
-  comparison.radius = (static_cast<double>(memory.radius[row]) + known.radius) * (1 + slack);
-  return comparison;
-}
-
-double Levels::lower_bound(const Comparison& comparison) const {
-  const double nearest =
-      std::sqrt(std::max(0.0, comparison.squared - comparison.uncertain)) * (1 - slack) - comparison.radius;
-  return std::max(0.0, nearest) * (1 - slack - widening_);
-}
-
-double Levels::root(float squared) const {
-  const double positive = static_cast<double>(squared) - floor_ - part_underflow;
-  return positive > 0 ? std::sqrt(positive) * (1 - 2 * slack - widening_) : 0;
-}
-
-std::int64_t Levels::within(int number, std::int64_t* rows, std::int64_t count, const LevelQuery& query,
-                            const std::int8_t* vectors, int vectors_per_query, double distance, double* lower) const {
-  const Level& at = level(number);
-  const bool fine = vectors_per_query == 2;
-  std::int32_t products[2 * rows_per_tile];
-  (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
-      at.memory.codes, at.shape.row_bytes(), rows, count, vectors, vector_bytes(number), vectors_per_query,
-      padded_columns(number), products, rows_per_tile);
-  std::int64_t kept = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const Comparison comparison =
-        compare(number, rows[i], query, fine ? products + i : nullptr, products[fine ? rows_per_tile + i : i]);
-    // Most rows leave here, without a square root.
-    const double reach = distance * (1 + widening_) + comparison.radius;
-    if (comparison.squared - comparison.uncertain > reach * reach * (1 + slack) + floor_) continue;
-    const double bound = lower_bound(comparison);
-    if (bound > distance) continue;
-    rows[kept] = rows[i];
-    lower[kept++] = bound;
-  }
-  return kept;
-}
-
-std::int64_t Levels::within_part(int number, std::int64_t* rows, float* squared, std::int64_t count,
-                                 const LevelQuery& query, const std::int8_t* vectors, int vectors_per_query,
-                                 float limit) const {
-  const Level& at = level(number);
-  const bool fine = vectors_per_query == 2;
-  std::int32_t products[2 * rows_per_tile];
-  (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
-      at.memory.codes, at.shape.row_bytes(), rows, count, vectors, vector_bytes(number), vectors_per_query,
-      padded_columns(number), products, rows_per_tile);
-  PartTerms parts[rows_per_tile];
-  OriginTerms origins[rows_per_tile];
-  for (std::int64_t i = 0; i < count; ++i) parts[i] = at.memory.parts[rows[i]];
-  if (at.memory.origins != nullptr) {
-    for (std::int64_t i = 0; i < count; ++i) origins[i] = at.memory.origins[rows[i]];
-  }
-  PartTable table;
-  spread(parts, at.memory.origins == nullptr ? nullptr : origins, count, table);
-  bounds_.part(table.rows(at.memory.origins != nullptr), count, &query.part, fine ? products : nullptr,
-               fine ? products + rows_per_tile : products, squared);
-  std::int64_t found[rows_per_tile];
-  const std::int64_t kept =
-      bounds_.within_limit(squared, table.residual, count, query.part.residual, limit, 0, found);
-  for (std::int64_t i = 0; i < kept; ++i) {
-    rows[i] = rows[found[i]];
-    squared[i] = squared[found[i]];
-  }
-  return kept;
-}
-
-Interval Levels::bounds(int number, std::int64_t row, const FineQuery& query) const {
-  if (projected(number)) {
-    float squared = 0;
-    std::int64_t listed = row;
-    for (int part = 0; part <= number; ++part) {
-      within_part(part, &listed, &squared, 1, query.levels[static_cast<std::size_t>(part)],
-                  query.parts[static_cast<std::size_t>(part)].data(), 2, infinity_float);
-    }
-    const PartQuery& part = query.levels[static_cast<std::size_t>(number)].part;
-    const float apart = level(number).memory.parts[row].residual * part.residual;
-    return {root(squared - apart), infinity};
-  }
-  std::int32_t products[2];
-  product(number)(codes(number, row), 0, 1, query.vectors.data(), vector_bytes(number), 2, padded_columns(number),
-                  products, 1);
-  return interval(number, row, query.levels[static_cast<std::size_t>(number)], products, products[1]);
-}
-
-Interval Levels::interval(int number, std::int64_t row, const LevelQuery& query, const std::int32_t* high,
-                          std::int32_t low) const {
-  const Comparison comparison = compare(number, row, query, high, low);
-  const double farthest = std::sqrt(comparison.squared + comparison.uncertain) * (1 + slack) + comparison.radius;
-  return {lower_bound(comparison), farthest * (1 + slack + widening_)};
 }
 
 }  // namespace onnxviz
