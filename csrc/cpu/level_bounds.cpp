@@ -92,14 +92,19 @@ double Levels::root(float squared) const {
   return positive > 0 ? std::sqrt(positive) * (1 - 2 * slack - widening_) : 0;
 }
 
+void Levels::listed_products(int number, const std::int64_t* rows, std::int64_t count, const std::int8_t* vectors,
+                             std::int64_t number_of_vectors, std::int32_t* products) const {
+  const Level& at = level(number);
+  (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
+      at.memory.codes, at.shape.row_bytes(), rows, count, vectors, vector_bytes(number), number_of_vectors,
+      padded_columns(number), products, rows_per_tile);
+}
+
 std::int64_t Levels::within(int number, std::int64_t* rows, std::int64_t count, const LevelQuery& query,
                             const std::int8_t* vectors, int vectors_per_query, double distance, double* lower) const {
-  const Level& at = level(number);
   const bool fine = vectors_per_query == 2;
   std::int32_t products[2 * rows_per_tile];
-  (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
-      at.memory.codes, at.shape.row_bytes(), rows, count, vectors, vector_bytes(number), vectors_per_query,
-      padded_columns(number), products, rows_per_tile);
+  listed_products(number, rows, count, vectors, vectors_per_query, products);
   std::int64_t kept = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     const Comparison comparison =
@@ -121,9 +126,7 @@ std::int64_t Levels::within_part(int number, std::int64_t* rows, float* squared,
   const Level& at = level(number);
   const bool fine = vectors_per_query == 2;
   std::int32_t products[2 * rows_per_tile];
-  (at.shape.bits == 8 ? products_.listed_bytes : products_.listed_nibbles)(
-      at.memory.codes, at.shape.row_bytes(), rows, count, vectors, vector_bytes(number), vectors_per_query,
-      padded_columns(number), products, rows_per_tile);
+  listed_products(number, rows, count, vectors, vectors_per_query, products);
   PartTerms parts[rows_per_tile];
   OriginTerms origins[rows_per_tile];
   for (std::int64_t i = 0; i < count; ++i) parts[i] = at.memory.parts[rows[i]];

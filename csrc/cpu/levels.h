@@ -193,6 +193,9 @@ class Levels {
     double radius;     // of both
   };
 
+  // As `products`, of the listed rows.
+  void listed_products(int number, const std::int64_t* rows, std::int64_t count, const std::int8_t* vectors,
+                       std::int64_t number_of_vectors, std::int32_t* products) const;
   // From the products of the row with one or two vectors.
   Comparison compare(int number, std::int64_t row, const LevelQuery& query, const std::int32_t* high,
                      std::int32_t low) const;
