@@ -595,3 +595,29 @@ def test_memory_of_an_index_that_comes_back_begins_with_a_cache_line(tmp_path: P
         assert [name for name, array in again._index.arrays.items() if array.ctypes.data % 64] == []
         for ours, theirs in zip(index.kneighbors(bank), again.kneighbors(bank), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_a_lone_query_changes_its_start_on_the_way(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Several levels of directions, and more rows than the ones that choose where the others start.
+    monkeypatch.setattr(index_training, "_FEWEST_ROWS_FOR_MANY", 10_000)
+    monkeypatch.setattr(index_training, "_MANY_DIRECTIONS", 384)
+    monkeypatch.setattr(index_training, "_LEVELS", ((128, 8), (256, 4), (384, 4)))
+    monkeypatch.setattr(index_training, "_MOST_IN_DOUBT_OF_MANY", 0)
+    monkeypatch.setattr(index_training, "_FEWEST_VARIANCE_FOR_MANY", 0)
+    random = np.random.default_rng(5)
+    falling = np.arange(1, 769, dtype=np.float32) ** -0.4
+    bank = random.standard_normal((20_000, 768), np.float32) * falling
+    strangers = 1.1 * random.standard_normal((6, 768), np.float32) * falling
+    index = ov.NearestNeighbors(5, n_jobs=2).fit(bank)
+    assert len(index._index.setup.projected) == 3
+    index._index.start = (start, start, index._index.start[2])
+    distances, rows = index.kneighbors(strangers, 5)
+    for query, nearest, which in zip(strangers, distances, rows, strict=True):
+        squares = ((bank.astype(np.float64) - query.astype(np.float64)) ** 2).sum(axis=1)
+        expected = np.argsort(squares, kind="stable")[:5]
+        alone = index.kneighbors(query[np.newaxis], 5)
+        np.testing.assert_array_equal(alone[1][0], expected)
+        np.testing.assert_array_equal(which, expected)
+        np.testing.assert_allclose(alone[0][0], np.sqrt(squares[expected]), rtol=1e-12)
+        np.testing.assert_array_equal(alone[0][0], nearest)

@@ -16,7 +16,7 @@ _MOST_SAMPLED = 4608
 _MOST_SAMPLED_OF_MANY = 16_384
 _TRIED_ROWS = 4480
 _TRIED_QUERIES = 128
-_WIDTHS = 512
+_ROWS_FOR_WIDTH = 512
 _TRIED_NEIGHBORS = 10
 _FEWEST_PROJECTED_ROWS = 2048
 _FEWEST_PROJECTED_COLUMNS = 512
@@ -73,7 +73,7 @@ def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
         zeros = np.zeros(columns)
         return IndexSetup(zeros, zeros, 1.0, np.zeros((0, columns), np.float32))
     mean = kept.mean(axis=0, dtype=np.float64)
-    reference = mean if _is_narrower(kept[:: max(1, len(kept) // _WIDTHS)], mean) else np.zeros(columns)
+    reference = mean if _is_narrower(kept[:: max(1, len(kept) // _ROWS_FOR_WIDTH)], mean) else np.zeros(columns)
     scale = power_of_two_below(max(float(np.abs(block - reference).max()) for block in _blocks(kept)))
     basis = np.zeros((0, columns), np.float32)
     if rows >= _FEWEST_PROJECTED_ROWS and _FEWEST_PROJECTED_COLUMNS <= columns <= _MOST_PROJECTED_COLUMNS:
