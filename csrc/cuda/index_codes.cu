@@ -72,7 +72,7 @@ Encoder::Encoder(const IndexSetup& setup, std::int64_t columns, StreamView strea
             (static_cast<double>(columns) / 16 + 64) * 0x1p-52,
             // bound: s/std::sqrt(static_cast<double>(columns))/1/ s/0x1p-100/0/ s/0x1p-536/0/
             std::sqrt(static_cast<double>(columns)) * (0x1p-100 + setup.scale * 0x1p-536),
-            setup.scale, false};
+            setup.scale, false, static_cast<double>(columns)};
 
   if (setup.basis.columns != columns || columns > most_projected_columns) return;
   const IntegerBasis basis(setup.basis, most_directions);
@@ -105,6 +105,7 @@ Rules Encoder::rules(bool projected) const {
   // bound: s/basis_.stretch/1/
   if (projected) rules.stretch = basis_.stretch;
   rules.projected = projected;
+  if (projected) rules.columns = static_cast<double>(directions_);
   return rules;
 }
 

@@ -51,6 +51,9 @@ struct Grid {
   std::size_t shared = 0;  // dynamic shared memory, bytes
 };
 
+// A kernel has to ask for more of it than this.
+constexpr std::size_t shared_for_all = std::size_t{48} << 10;
+
 // Without the three angle brackets, so that a C++ compiler reads it, too. A grid without blocks is no work.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream, const Arguments&... arguments) {
@@ -59,6 +62,11 @@ void launch(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream
   std::apply(
       [&](auto&... value) {
         void* places[] = {const_cast<void*>(static_cast<const void*>(&value))..., nullptr};
+        if (grid.shared > shared_for_all) {
+          check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(grid.shared)),
+                "cudaFuncSetAttribute");
+        }
         check(cudaLaunchKernel(kernel, grid.blocks, grid.threads, places, grid.shared, stream), "kernel launch");
       },
       values);

@@ -13,6 +13,8 @@ namespace onnxviz::cuda {
 namespace {
 
 constexpr std::int64_t fewest_first_rows = 1024;
+// Where a pass meets more than so many times the rows before it, their threshold leaves too many of its rows in doubt.
+constexpr double most_growth = 10;
 constexpr std::int64_t smallest_capacity = 4096;
 // Entries of all lists together, where more than the smallest capacity is to be had.
 constexpr std::int64_t entries_at_once = std::int64_t{1} << 22;
@@ -39,9 +41,6 @@ unsigned list_blocks(std::int64_t queries, std::int64_t entries, int per_block) 
   return static_cast<unsigned>(std::min<std::int64_t>(share, blocks_for(entries, per_block)));
 }
 
-// Of many queries each is a small part of the work; few have the device for themselves.
-unsigned threads_per_query(std::int64_t queries) { return queries > most_few_queries ? 64 : most_settle_threads; }
-
 template <int Most>
 void look_few(LevelView rows, const Chunk& chunk, LevelView queries, std::int64_t count, const Rules& rules,
               const Lists& lists, cudaStream_t stream) {
@@ -60,13 +59,22 @@ void look_tiles(LevelView rows, const Chunk& chunk, LevelView queries, std::int6
          queries, count, rules, lists);
 }
 
+template <class Tile>
+bool has_room_for_two(int device) {
+  // A block takes some for itself.
+  constexpr int taken = 1024;
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "cudaDeviceGetAttribute");
+  return bytes >= 2 * (Tile::shared_bytes + taken);
+}
+
 template <class T, bool InShared>
 void settle_chunk(const SearchedBank<T>& bank, const SearchedQueries& queries, const Chunk& chunk,
-                  const SearchPlan& plan, const Lists& lists, const Answers& answers, cudaStream_t stream) {
+                  const SearchPlan& plan, const Lists& lists, bool last, const Answers& answers, cudaStream_t stream) {
   const std::size_t shared = InShared ? static_cast<std::size_t>(plan.buffer_size) * sizeof(Neighbor) : 0;
-  const Grid grid{static_cast<unsigned>(queries.count), threads_per_query(queries.count), shared};
+  const Grid grid{static_cast<unsigned>(queries.count), static_cast<unsigned>(plan.threads_per_query), shared};
   launch(settle<T, InShared>, grid, stream, bank.rows, queries.exact, bank.bytes, queries.bytes, chunk, bank.rules,
-         lists, plan.k, plan.buffer_size, answers);
+         lists, plan.k, plan.buffer_size, last, answers);
 }
 
 }  // namespace
@@ -77,34 +85,36 @@ SearchPlan::SearchPlan(std::int64_t row_count, std::int64_t neighbors, std::int6
   const std::int64_t first = sizes.first_rows > 0 ? sizes.first_rows : std::max(fewest_first_rows, 4 * k);
   const double ratio = static_cast<double>(rows) / static_cast<double>(first);
   if (ratio > 2) {
-    const int passes = ratio <= 128 ? 1 : (ratio <= 16384 ? 2 : 3);
+    const int passes = static_cast<int>(std::ceil(std::log(ratio) / std::log(most_growth)));
     growth = std::max(2, static_cast<int>(std::ceil(std::pow(ratio, 1.0 / passes))));
     for (int pass = 0; pass < passes && static_cast<std::int64_t>(stride) * growth <= rows; ++pass) stride *= growth;
   }
   in_shared = k <= std::min(sizes.k_in_shared, most_k_in_shared);
-  buffer_size = power_of_two_above(std::max(2 * k, k + most_settle_threads));
-  nearest_size = in_shared ? k : buffer_size;
   few_queries = std::min(sizes.few_queries, most_few_queries);
 
   // What the first pass meets is all in doubt, and fits.
   const std::int64_t least = std::min(rows, std::max(smallest_capacity, multiples(rows, stride)));
   const std::int64_t bytes =
-      bytes_per_query + least * entry_bytes + nearest_size * static_cast<std::int64_t>(sizeof(Neighbor));
+      bytes_per_query + least * entry_bytes + 4 * k * static_cast<std::int64_t>(sizeof(Neighbor));
   queries_at_once = sizes.queries_at_once > 0 ? sizes.queries_at_once
                                               : std::min(most_queries_at_once, most_search_bytes / bytes);
   queries_at_once = std::max<std::int64_t>(1, std::min(queries, queries_at_once));
   capacity = sizes.capacity > 0 ? sizes.capacity
                                 : std::min(rows, std::max(least, entries_at_once / queries_at_once));
+  threads_per_query = queries_at_once <= few_queries ? most_settle_threads : fewest_settle_threads;
+  buffer_size = power_of_two_above(std::max(2 * k, k + threads_per_query));
+  nearest_size = in_shared ? k : buffer_size;
   // A few queries would have few blocks for what their lists lack: theirs lack nothing.
-  rows_per_chunk = queries_at_once <= few_queries ? capacity : rows_per_entry * capacity;
+  const std::int64_t lack_nothing = capacity >= rows ? rows : std::max<std::int64_t>(1, capacity / 2);
+  rows_per_chunk = queries_at_once <= few_queries ? lack_nothing : rows_per_entry * capacity;
   if (sizes.rows_per_chunk > 0) rows_per_chunk = sizes.rows_per_chunk;
 }
 
 std::size_t SearchPlan::list_bytes() const {
-  // Of a query: count, count of the nearest, threshold. Each of the arrays may begin up to 255 bytes later.
+  // Of a query: count, older, count of the nearest, threshold. Each of the arrays may begin up to 255 bytes later.
   const std::int64_t bytes = capacity * entry_bytes + nearest_size * static_cast<std::int64_t>(sizeof(Neighbor)) +
-                             static_cast<std::int64_t>(2 * sizeof(int) + sizeof(double));
-  return static_cast<std::size_t>(queries_at_once * bytes) + sizeof(unsigned long long) + 9 * 256;
+                             static_cast<std::int64_t>(3 * sizeof(int) + sizeof(double));
+  return static_cast<std::size_t>(queries_at_once * bytes) + sizeof(unsigned long long) + 10 * 256;
 }
 
 template <class T>
@@ -125,6 +135,7 @@ void ListMemory::reserve(const SearchPlan& plan, int device) {
   lists_.capacity = static_cast<int>(plan.capacity);
   lists_.nearest_size = static_cast<int>(plan.nearest_size);
   lists_.count = take<int>(queries);
+  lists_.older = take<int>(queries);
   lists_.nearest_count = take<int>(queries);
   lists_.threshold = take<double>(queries);
   lists_.row = take<int>(entries);
@@ -140,6 +151,9 @@ void look(LevelView rows, const Chunk& chunk, LevelView queries, std::int64_t co
   const cudaStream_t order = queue(stream);
   if (count > few_queries) {
     if (count <= SmallTile::left_rows) return look_tiles<SmallTile>(rows, chunk, queries, count, rules, lists, order);
+    if (has_room_for_two<DeepTile>(stream.device)) {
+      return look_tiles<DeepTile>(rows, chunk, queries, count, rules, lists, order);
+    }
     return look_tiles<LargeTile>(rows, chunk, queries, count, rules, lists, order);
   }
   if (count <= 1) return look_few<1>(rows, chunk, queries, count, rules, lists, order);
@@ -155,6 +169,7 @@ void search(const SearchedBank<T>& bank, const SearchedQueries& queries, const S
   const cudaStream_t order = queue(stream);
   const auto count = static_cast<unsigned>(queries.count);
   launch(begin_search, Grid{blocks_for(queries.count, 128), 128}, order, lists, queries.count);
+  std::int64_t most_listed = 0;
   for (int stride = plan.stride;; stride /= plan.growth) {
     const bool first_pass = stride == plan.stride;
     const Pass pass{stride, first_pass ? 0 : plan.growth};
@@ -176,15 +191,18 @@ void search(const SearchedBank<T>& bank, const SearchedQueries& queries, const S
         launch(narrow<true>, Grid{dim3(blocks, count), list_threads}, order, bank.bytes, queries.bytes, bank.rules,
                lists);
       }
-      launch(tighten, Grid{count, threads_per_query(queries.count)}, order, lists, plan.k);
-      const unsigned blocks = list_blocks(queries.count, entries, list_threads / warp_lanes * measured_per_warp);
-      launch(measure<T>, Grid{dim3(blocks, count), list_threads}, order, bank.rows, queries.exact, lists);
       const bool last = stride == 1 && first + length == rows;
+      launch(tighten, Grid{count, static_cast<unsigned>(plan.threads_per_query)}, order, lists, plan.k, last);
+      most_listed += length;
+      if (!lists.is_due(static_cast<int>(std::min(most_listed, plan.rows)), last)) continue;
+      const std::int64_t measured = std::min(plan.capacity, most_listed);
+      const unsigned blocks = list_blocks(queries.count, measured, list_threads / warp_lanes * measured_per_warp);
+      launch(measure<T>, Grid{dim3(blocks, count), list_threads}, order, bank.rows, queries.exact, lists, last);
       const Answers wanted = last ? answers : Answers{nullptr, nullptr, false};
       if (plan.in_shared) {
-        settle_chunk<T, true>(bank, queries, chunk, plan, lists, wanted, order);
+        settle_chunk<T, true>(bank, queries, chunk, plan, lists, last, wanted, order);
       } else {
-        settle_chunk<T, false>(bank, queries, chunk, plan, lists, wanted, order);
+        settle_chunk<T, false>(bank, queries, chunk, plan, lists, last, wanted, order);
       }
     }
     if (stride == 1) break;

@@ -27,6 +27,7 @@ struct SearchPlan {
   std::int64_t queries_at_once;
   std::int64_t few_queries;
   bool in_shared;
+  std::int64_t threads_per_query;  // of `tighten` and `settle`
   std::int64_t buffer_size;   // neighbours that `settle` works with
   std::int64_t nearest_size;  // neighbours that are kept of a query
 

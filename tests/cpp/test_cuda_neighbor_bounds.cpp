@@ -149,6 +149,10 @@ std::vector<std::vector<Wide>> orthonormal(const std::vector<std::vector<Wide>>&
   return rows;
 }
 
+bool is_beyond_in_tiles(const Terms& row, const Terms& query, int product, double threshold, const Rules& rules) {
+  return is_beyond(rough(row, rules), rough_query(query, reach_of(threshold, rules), rules), product, rules.projected);
+}
+
 // Everything that the bounds stand on, for every row, every pair and every level, in extended precision.
 template <class T>
 void bounds_hold(Matrix<T> bank, const Matrix<T>& queries, Metric metric, std::int64_t directions, bool centred,
@@ -252,6 +256,7 @@ void bounds_hold(Matrix<T> bank, const Matrix<T>& queries, Metric metric, std::i
       const Comparison comparison = compare(rows.byte_terms[i], others.byte_terms[other], product, rules);
       CHECK_FOR(lower_bound(comparison, rules) <= computed && computed <= upper_bound(comparison, rules), detail);
       CHECK_FOR(!is_beyond(comparison, reach_of(threshold, rules)), detail);
+      CHECK_FOR(!is_beyond_in_tiles(rows.byte_terms[i], others.byte_terms[other], product, threshold, rules), detail);
       const bool placed = rows.squares[i] >= 0 && others.squares[other] >= 0;
       if (placed) {
         const Wide between =
@@ -264,6 +269,8 @@ void bounds_hold(Matrix<T> bank, const Matrix<T>& queries, Metric metric, std::i
       const int along = product_of(rows.projected_codes, row, others.projected_codes, q, encoder.projected_bytes());
       const Comparison inside = compare(rows.projected_terms[i], others.projected_terms[other], along, projected_rules);
       CHECK_FOR(!is_beyond(inside, reach_of(threshold, projected_rules)), detail + ", projected");
+      CHECK_FOR(!is_beyond_in_tiles(rows.projected_terms[i], others.projected_terms[other], along, threshold,
+                                    projected_rules), detail + ", projected");
     }
   }
 }
@@ -547,7 +554,7 @@ void rounded_distances_are_within_the_bounds(const Stream& stream) {
 void rounding_of_the_bounds_is_allowed_for() {
   std::mt19937_64 random(4);
   std::uniform_real_distribution<double> uniform(0.5, 1);
-  const Rules rules{1, 0, 0, 1, false};
+  const Rules rules{1, 0, 0, 1, false, 1};
   const double infinity = std::numeric_limits<double>::infinity();
   for (int i = 0; i < 4000; ++i) {
     const double distance = uniform(random);
@@ -578,7 +585,7 @@ void rounding_of_the_bounds_is_allowed_for() {
   CHECK(upper_bound({-1, 0, 0, 0}, rules) == 0);
   // Residuals differ by what lies between their intervals.
   const auto interval = [](float low, float high) { return Terms{0, 0, 0, 0, 0, 0, low, high}; };
-  const Rules projected{1, 0, 0, 1, true};
+  const Rules projected{1, 0, 0, 1, true, 1};
   const auto apart = [&](const Terms& row, const Terms& query) { return compare(row, query, 0, projected).apart; };
   for (const Terms& wide : {interval(0, 8), interval(1, 8), interval(0, 2)}) {
     CHECK(apart(wide, interval(1, 2)) == 0 && apart(interval(1, 2), wide) == 0);
@@ -605,12 +612,86 @@ void bounds_are_narrow(const Stream& stream) {
     const Comparison comparison = compare(rows.byte_terms[i], rows.byte_terms[0], product, rules);
     CHECK(lower_bound(comparison, rules) > 0.97 * distance && upper_bound(comparison, rules) < 1.03 * distance);
     CHECK(is_beyond(comparison, reach_of(0.97 * distance, rules)));
+    CHECK(is_beyond_in_tiles(rows.byte_terms[i], rows.byte_terms[0], product, 0.97 * distance, rules));
     const Terms& projected = rows.projected_terms[i];
     CHECK(projected.residual_low > 0 && projected.residual_high < 1.2F * projected.residual_low);
     const int along = product_of(rows.projected_codes, row, rows.projected_codes, 0, encoder.projected_bytes());
     CHECK(is_beyond(compare(rows.projected_terms[i], rows.projected_terms[0], along, inside),
                     reach_of(0.25 * distance, inside)));
+    CHECK(is_beyond_in_tiles(rows.projected_terms[i], rows.projected_terms[0], along, 0.25 * distance, inside));
   }
+}
+
+// What float32 loses is allowed for: rows as far as the reach, of all sizes, beside each other and far from the origin.
+void rounding_of_tiles_is_allowed_for() {
+  std::mt19937_64 random(11);
+  std::uniform_int_distribution<int> code(-127, 127);
+  std::uniform_int_distribution<int> small(-2, 2);
+  std::uniform_real_distribution<double> uniform(0.5, 1);
+  constexpr std::int64_t columns = 48;
+  const Rules rules{1, 0, 0, 1, false, columns};
+  for (int i = 0; i < 20000; ++i) {
+    const int size = i % 5 == 0 ? i % 240 - 130 : 0;
+    Terms row{0, 0, 0, static_cast<float>(std::ldexp(uniform(random), size / 2)), 0, 0, 0, 0};
+    Terms query = row;
+    query.scale *= static_cast<float>(i % 3 == 0 ? uniform(random) : 1);
+    row.zero = static_cast<float>(std::ldexp(code(random), i % 13));
+    query.zero = row.zero + static_cast<float>(small(random));
+    std::int64_t product = 0, row_squares = 0, query_squares = 0, between = 0;
+    for (std::int64_t j = 0; j < columns; ++j) {
+      const int c = code(random);
+      const int v = i % 2 == 0 ? std::clamp(c + small(random), -127, 127) : code(random);
+      const auto away = c - static_cast<std::int64_t>(row.zero);
+      const auto other = v - static_cast<std::int64_t>(query.zero);
+      product += c * v;
+      row_squares += away * away;
+      query_squares += other * other;
+      between += away * other;
+      row.sum += static_cast<double>(away);
+      row.total += c;
+      query.sum += static_cast<double>(other);
+      query.total += v;
+    }
+    const auto s = static_cast<Wide>(row.scale), t = static_cast<Wide>(query.scale);
+    row.norm = static_cast<double>(s * s * static_cast<Wide>(row_squares));
+    query.norm = static_cast<double>(t * t * static_cast<Wide>(query_squares));
+    const Wide squared = s * s * static_cast<Wide>(row_squares) + t * t * static_cast<Wide>(query_squares) -
+                         2 * s * t * static_cast<Wide>(between);
+    const auto distance = static_cast<double>(std::sqrt(std::max(squared, Wide{0})));
+    const double reach = std::nextafter(distance, std::numeric_limits<double>::infinity());
+    CHECK_FOR(!is_beyond_in_tiles(row, query, static_cast<int>(product), reach, rules), std::to_string(i));
+    // Nor where radii make up for what the threshold lacks.
+    row.radius = static_cast<float>(distance / 4);
+    query.radius = static_cast<float>(distance / 8);
+    const double rest = reach - static_cast<double>(row.radius) - static_cast<double>(query.radius);
+    CHECK_FOR(!is_beyond_in_tiles(row, query, static_cast<int>(product), rest, rules), std::to_string(i));
+  }
+  // Norms whose sum float32 does not hold, and a product that it does: the distance is 2^59, less than the reach.
+  const Terms large{0x1p127, 0, 0, 0x1p54F, 0, 0, 0, 0};
+  CHECK(!is_beyond_in_tiles(large, large, (1 << 19) - 1, 0x1p60, rules));
+  // Where one is nowhere, or the threshold infinite, nothing is known.
+  const Terms one{1, 0, 0, 1, 0, 0, 0, 0};
+  const Terms nowhere{0, 0, 0, 0, 0, INFINITY, 0, INFINITY};
+  CHECK(is_beyond_in_tiles(one, one, 0, 1.4, rules) && !is_beyond_in_tiles(one, one, 0, 1.42, rules));
+  CHECK(!is_beyond_in_tiles(one, one, 0, INFINITY, rules));
+  CHECK(!is_beyond_in_tiles(nowhere, one, 0, 0, rules) && !is_beyond_in_tiles(one, nowhere, 0, 0, rules));
+  // Residuals 1 + 0.6 of the last place apart, which rounds up, and a reach of as much in parts that are rounded down.
+  const Rules projected{1, 0, 0, 1, true, columns};
+  Terms inner{0, 0, 0, 0, 0, 0.3F * 0x1p-23F, 1 + 0x1p-23F, 2};
+  const Terms outer{0, 0, 0, 0, 0, 0, 0, 0.4F * 0x1p-23F};
+  CHECK(!is_beyond_in_tiles(inner, outer, 0, 1 + 0.35 * 0x1p-23, projected));
+  CHECK(is_beyond_in_tiles(inner, outer, 0, 1 - 0x1p-19, projected));
+  inner.radius = 0;
+  CHECK(is_beyond_in_tiles(outer, inner, 0, 1 - 0x1p-19, projected));
+  const auto interval = [](float low, float high) { return Terms{0, 0, 0, 0, 0, 0, low, high}; };
+  for (const Terms& wide : {interval(0, 8), interval(1, 8), interval(0, 2)}) {
+    CHECK(!is_beyond_in_tiles(wide, interval(1, 2), 0, 0x1p-40, projected));
+    CHECK(!is_beyond_in_tiles(interval(1, 2), wide, 0, 0x1p-40, projected));
+  }
+  CHECK(is_beyond_in_tiles(interval(5, 7), interval(1, 2), 0, 2.99, projected));
+  CHECK(!is_beyond_in_tiles(interval(5, 7), interval(1, 2), 0, 3, projected));
+  CHECK(is_beyond_in_tiles(interval(1, 2), interval(5, 7), 0, 2.99, projected));
+  CHECK(!is_beyond_in_tiles(interval(1, 2), interval(5, 7), 0, 3, projected));
 }
 
 // Also where what the codes lose, or the distance, is too small for its square.
@@ -691,6 +772,7 @@ void lists_are_what_the_bounds_say(const Stream& stream) {
     }
     overwrite(lists.threshold, thresholds, stream);
     overwrite(lists.count, std::vector<int>(static_cast<std::size_t>(queries), 0), stream);
+    overwrite(lists.older, std::vector<int>(static_cast<std::size_t>(queries), 0), stream);
     look(rows.bytes.view(), chunk, rows.bytes.view(100), queries, rules, lists, plan.few_queries, stream.view());
     const std::vector<int> counts = read(lists.count, static_cast<std::size_t>(queries), stream);
     const std::size_t entries = static_cast<std::size_t>(queries * plan.capacity);
@@ -705,18 +787,19 @@ void lists_are_what_the_bounds_say(const Stream& stream) {
     const std::vector<float> lower_again = read(lists.lower, entries, stream);
     const std::vector<float> upper_again = read(lists.upper, entries, stream);
     launch(tighten, Grid{static_cast<unsigned>(queries), 64}, static_cast<cudaStream_t>(stream.view().handle), lists,
-           3);
+           3, true);
     const std::vector<double> tightened = read(lists.threshold, static_cast<std::size_t>(queries), stream);
     const BankRows<float> exact_rows{elements.data(), nullptr, columns};
     const ExactQueries exact_queries{exact_elements.data() + 100 * columns, nullptr};
     launch(measure<float>, Grid{dim3(2, static_cast<unsigned>(queries)), list_threads},
-           static_cast<cudaStream_t>(stream.view().handle), exact_rows, exact_queries, lists);
+           static_cast<cudaStream_t>(stream.view().handle), exact_rows, exact_queries, lists,
+           true);
     const std::vector<double> measured = read(lists.squared, entries, stream);
     overwrite(lists.nearest_count, std::vector<int>(static_cast<std::size_t>(queries), 0), stream);
     launch(settle<float, true>,
            Grid{static_cast<unsigned>(queries), 64, static_cast<std::size_t>(plan.buffer_size) * sizeof(Neighbor)},
            static_cast<cudaStream_t>(stream.view().handle), exact_rows, exact_queries, rows.bytes.view(),
-           rows.bytes.view(100), chunk, rules, lists, 3, plan.buffer_size, Answers{nullptr, nullptr, false});
+           rows.bytes.view(100), chunk, rules, lists, 3, plan.buffer_size, true, Answers{nullptr, nullptr, false});
     const std::vector<double> settled = read(lists.threshold, static_cast<std::size_t>(queries), stream);
     const std::vector<int> kept = read(lists.nearest_count, static_cast<std::size_t>(queries), stream);
     std::int64_t in_lists = 0;
@@ -729,8 +812,12 @@ void lists_are_what_the_bounds_say(const Stream& stream) {
         const int product = product_of(rows.byte_codes, row, rows.byte_codes, 100 + q, encoder.row_bytes());
         const Comparison comparison =
             compare(rows.byte_terms[static_cast<std::size_t>(row)], rows.byte_terms[other], product, rules);
-        if (!is_beyond(comparison, reach_of(thresholds[static_cast<std::size_t>(q)], rules)))
-          wanted.insert({row, product});
+        const double threshold = thresholds[static_cast<std::size_t>(q)];
+        const bool is_out = is_beyond(comparison, reach_of(threshold, rules));
+        const bool is_out_in_tiles = is_beyond_in_tiles(rows.byte_terms[static_cast<std::size_t>(row)],
+                                                        rows.byte_terms[other], product, threshold, rules);
+        CHECK_FOR(is_out || !is_out_in_tiles, detail);
+        if (!(queries > plan.few_queries ? is_out_in_tiles : is_out)) wanted.insert({row, product});
       }
       std::set<std::pair<int, int>> found;
       std::vector<float> uppers;
@@ -790,22 +877,68 @@ void thresholds_never_rise(const Stream& stream) {
   lists.count = count.data();
   lists.upper = upper.data();
   lists.threshold = threshold.data();
-  launch(tighten, Grid{2, 64}, static_cast<cudaStream_t>(stream.view().handle), lists, 3);
+  launch(tighten, Grid{2, 64}, static_cast<cudaStream_t>(stream.view().handle), lists, 3, true);
   CHECK(read(threshold.data(), 2, stream) == (std::vector<double>{4, 3}));
+}
+
+// What is listed waits until it is more than half of what the list holds, or all: only then it is measured and gone.
+void entries_wait_until_they_are_due(const Stream& stream) {
+  const OnDevice<float> rows({0, 1, 2, 3, 4, 5, 6, 7}, stream);  // of one column
+  const OnDevice<double> query({10, 10, 10}, stream);
+  constexpr int capacity = 8;
+  constexpr std::size_t queries = 3;
+  const OnDevice<int> count({4, 5, 4}, stream);
+  const OnDevice<int> older({2, 2, 2}, stream);
+  const OnDevice<float> upper(std::vector<float>(capacity * queries, 10), stream);
+  const OnDevice<float> lower(std::vector<float>(capacity * queries, 0), stream);
+  const OnDevice<double> threshold(std::vector<double>(queries, 20), stream);
+  const OnDevice<double> squared(std::vector<double>(capacity * queries, -1), stream);
+  std::vector<int> numbers;
+  for (int i = 0; i < capacity * static_cast<int>(queries); ++i) numbers.push_back(i % capacity);
+  const OnDevice<int> row(numbers, stream);
+  const OnDevice<int> nearest_count(std::vector<int>(queries, 0), stream);
+  const Array<Neighbor> nearest(queries * 2, 0);
+  const OnDevice<unsigned long long> in_doubt({0}, stream);
+  const Lists lists{capacity, count.data(), older.data(), row.data(), squared.data(), lower.data(), upper.data(),
+                    threshold.data(), 2, nearest.data(), nearest_count.data(), in_doubt.data()};
+  const auto order = static_cast<cudaStream_t>(stream.view().handle);
+  const BankRows<float> bank{rows.data(), nullptr, 1};
+  const ExactQueries exact{query.data(), nullptr};
+  const LevelView none{nullptr, nullptr, 0};
+  const Rules rules{1, 0, 0, 1, false, 1};
+  for (const bool last : {false, true}) {
+    launch(tighten, Grid{3, 64}, order, lists, 2, last);
+    CHECK(read(older.data(), queries, stream) == (last ? std::vector<int>{4, 0, 4} : std::vector<int>{4, 2, 4}));
+    launch(measure<float>, Grid{dim3(1, 3), list_threads}, order, bank, exact, lists, last);
+    launch(settle<float, true>, Grid{3, 64, 128 * sizeof(Neighbor)}, order, bank, exact, none, none,
+           Chunk{{1, 0}, 0, 0}, rules, lists, 2, 128, last, Answers{nullptr, nullptr, false});
+    CHECK(read(count.data(), queries, stream) == (last ? std::vector<int>{0, 0, 0} : std::vector<int>{4, 0, 4}));
+    CHECK(read(nearest_count.data(), queries, stream) ==
+          (last ? std::vector<int>{2, 2, 2} : std::vector<int>{0, 2, 0}));
+    CHECK(read(squared.data(), 1, stream)[0] == (last ? 100 : -1));
+  }
+  // Rows 3 and 2 are the nearest to 10 of four, 4 and 3 of five; what was measured once is not counted again.
+  std::vector<std::int64_t> found;
+  for (const Neighbor& neighbor : on_host(nearest, stream)) found.push_back(neighbor.row);
+  CHECK(found == (std::vector<std::int64_t>{3, 2, 4, 3, 3, 2}));
+  CHECK(read(in_doubt.data(), 1, stream)[0] == 13);
 }
 
 // A search begins without thresholds, and touches no other query's.
 void lists_begin_empty(const Stream& stream) {
   constexpr std::size_t queries = 4;
   const Array<int> count(queries, 0);
+  const Array<int> older(queries, 0);
   const Array<int> nearest_count(queries, 0);
   const Array<double> threshold(queries, 0);
   Lists lists{};
   lists.count = count.data();
+  lists.older = older.data();
   lists.nearest_count = nearest_count.data();
   lists.threshold = threshold.data();
   launch(begin_search, Grid{1, 128}, static_cast<cudaStream_t>(stream.view().handle), lists, 4);
   CHECK(on_host(count, stream) == std::vector<int>(queries, 0));
+  CHECK(on_host(older, stream) == std::vector<int>(queries, 0));
   CHECK(on_host(nearest_count, stream) == std::vector<int>(queries, 0));
   CHECK(on_host(threshold, stream) == std::vector<double>(queries, INFINITY));
 }
@@ -824,6 +957,7 @@ int main() {
     codes_and_zeros_are_small(stream);
     limits_are_kept(stream);
     rounding_of_the_bounds_is_allowed_for();
+    rounding_of_tiles_is_allowed_for();
     rounded_distances_are_within_the_bounds(stream);
     bounds_are_narrow(stream);
     bounds_hold_for_small_rows(stream);
@@ -831,6 +965,7 @@ int main() {
     skewed_bases_are_allowed_for(stream);
     lists_are_what_the_bounds_say(stream);
     thresholds_never_rise(stream);
+    entries_wait_until_they_are_due(stream);
     lists_begin_empty(stream);
   });
 }

@@ -43,6 +43,7 @@ struct Rules {
   double underflow;  // what numbers below the range of float64 may add to a distance, or take from it
   double scale;      // from distances to those of the level
   bool projected;
+  double columns;  // of the level
 };
 
 struct Comparison {
@@ -108,6 +109,71 @@ __device__ __forceinline__ double upper_bound(const Comparison& comparison, cons
   const double farthest = sqrt(fmax(0.0, comparison.squared + comparison.uncertain)) + comparison.radius;
   // bound: s/slack + // s/slack + rules.widening/slack/ s/rules.underflow/0/
   return farthest * (1 + slack + rules.widening) + rules.underflow;
+}
+
+// The terms of a row or a query in float32, for tiles: they compare so many pairs that float64 would take as long as
+// their products.
+//
+// With u = 2^-24, the roundoff of float32, what is computed of D^2 is wrong by less than
+//     20 u m M + 9 u (|R|^2 + |Q|^2),     m = |R| + s |z| sqrt(columns), and M the same of the query:
+// none of I, z V, y U and C, times s t, is more than m M, and each is rounded a few times. 2 m M is at most m^2 + M^2, and
+// m^2 at most 2 (|R|^2 + (s z)^2 columns). So 64 u of that sum is taken off |R|^2, and the same off |Q|^2; with 2^-100,
+// more than what is lost below the range of float32. What is above that range is given up.
+// Residuals and radii are rounded by less than 9 u of what is within reach: 16 u are added to the square of the reach.
+struct RoughTerms {
+  float norm;   // |R|^2 less what may be lost; -infinity: always in doubt
+  float scale;  // of a query: twice
+  float zero;
+  float sum;     // of c - z; of a query: of c
+  float radius;  // of a query: with the reach of its threshold
+  float residual_low;
+  float residual_high;
+};
+
+__device__ __forceinline__ RoughTerms rough(const Terms& terms, const Rules& rules) {
+  const double zeros = static_cast<double>(terms.scale) * static_cast<double>(terms.zero);
+  // bound: s/ + zeros * zeros * rules.columns//
+  const double size = terms.norm + zeros * zeros * rules.columns;
+  // bound: s/0x1p-18/0/ s/ + 0x1p-100//
+  const double lost = size * 0x1p-18 + 0x1p-100;
+  RoughTerms result;
+  // bound: s/size < 0x1p100/true/
+  result.norm = size < 0x1p100 ? __double2float_rd(terms.norm - lost) : -INFINITY;
+  result.scale = terms.scale;
+  result.zero = terms.zero;
+  result.sum = static_cast<float>(terms.sum);
+  result.radius = terms.radius;
+  result.residual_low = terms.residual_low;
+  result.residual_high = terms.residual_high;
+  return result;
+}
+
+__device__ __forceinline__ RoughTerms rough_query(const Terms& terms, double reach, const Rules& rules) {
+  RoughTerms result = rough(terms, rules);
+  result.scale = 2 * terms.scale;
+  result.sum = static_cast<float>(terms.total);
+  // bound: s/static_cast<double>(terms.radius)/0/
+  result.radius = static_cast<float>(reach + static_cast<double>(terms.radius));
+  return result;
+}
+
+// Whether a row is farther than the reach that went into the query.
+__device__ __forceinline__ bool is_beyond(const RoughTerms& row, const RoughTerms& query, int product, bool projected) {
+  const float integer = static_cast<float>(product) - row.zero * query.sum - query.zero * row.sum;
+  float nearest = row.norm + query.norm - row.scale * query.scale * integer;
+  if (projected) {
+    // bound: s/row.residual_low/row.residual_high/ s/query.residual_high/query.residual_low/
+    const float above = row.residual_low - query.residual_high;
+    // bound: s/query.residual_low/query.residual_high/ s/row.residual_high/row.residual_low/
+    const float below = query.residual_low - row.residual_high;
+    // bound: s/fmaxf(0.0F, fmaxf(above, below))/fmaxf(above, below)/
+    const float apart = fmaxf(0.0F, fmaxf(above, below));
+    nearest += apart * apart;
+  }
+  // bound: s/row.radius/0/
+  const float far = row.radius + query.radius;
+  // bound: s/(1 + 0x1p-20F)/1/
+  return nearest > far * far * (1 + 0x1p-20F);
 }
 
 }  // namespace onnxviz::cuda

@@ -53,15 +53,14 @@ __global__ void __launch_bounds__(few_threads)
 // What the epilogue of a tile reads, in the part of the memory that the products have left.
 template <class Tile>
 struct TileTerms {
-  Terms queries[Tile::left_rows];
-  Terms rows[Tile::right_rows];
-  double reach[Tile::left_rows];
+  RoughTerms queries[Tile::left_rows];
+  RoughTerms rows[Tile::right_rows];
   int number[Tile::right_rows];
 };
 
 // Many queries: blocks that follow each other take the same rows, so that these are fetched once for all queries.
 template <class Tile>
-__global__ void __launch_bounds__(Tile::threads, 2)
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     filter_tile(LevelView rows, Chunk chunk, LevelView queries, int query_count, Rules rules, Lists lists) {
   ONNXVIZ_DYNAMIC_SHARED(shared);
   static_assert(sizeof(TileTerms<Tile>) <= Tile::stage_bytes, "the terms have to fit where codes were");
@@ -72,22 +71,21 @@ __global__ void __launch_bounds__(Tile::threads, 2)
   unsigned char* const free =
       // bound: s/min(first_query + i, query_count - 1)/first_query + i/
       // bound: s/min(first_row + i, chunk.count - 1)/first_row + i/
-      tile.multiply([&](int i) { return queries.row(min(first_query + i, query_count - 1)); },
-                    [&](int i) { return rows.row(chunk.row(min(first_row + i, chunk.count - 1))); }, rows.row_bytes,
+      tile.multiply(queries.codes, [&](int i) { return min(first_query + i, query_count - 1); },
+                    rows.codes, [&](int i) { return chunk.row(min(first_row + i, chunk.count - 1)); }, rows.row_bytes,
                     shared);
 
   auto& terms = *reinterpret_cast<TileTerms<Tile>*>(free);
   for (int i = static_cast<int>(threadIdx.x); i < Tile::left_rows; i += Tile::threads) {
     // bound: s/min(first_query + i, query_count - 1)/first_query + i/
     const int query = min(first_query + i, query_count - 1);
-    terms.queries[i] = queries.terms[query];
     // bound: s/reach_of(lists.threshold[query], rules)/lists.threshold[query]/
-    terms.reach[i] = reach_of(lists.threshold[query], rules);
+    terms.queries[i] = rough_query(queries.terms[query], reach_of(lists.threshold[query], rules), rules);
   }
   for (int i = static_cast<int>(threadIdx.x); i < Tile::right_rows; i += Tile::threads) {
     // bound: s/min(first_row + i, chunk.count - 1)/first_row + i/
     const int row = chunk.row(min(first_row + i, chunk.count - 1));
-    terms.rows[i] = rows.terms[row];
+    terms.rows[i] = rough(rows.terms[row], rules);
     terms.number[i] = row;
   }
   __syncthreads();
@@ -100,8 +98,7 @@ __global__ void __launch_bounds__(Tile::threads, 2)
     ONNXVIZ_UNROLL
     for (int half = 0; half < 2; ++half) {
       const int left = Tile::left_row(i, half);
-      const Terms query = terms.queries[left];
-      const double reach = terms.reach[left];
+      const RoughTerms query = terms.queries[left];
       // Which of the lane's rows stay, for one query that it shares with three lanes.
       unsigned stay = 0;
       ONNXVIZ_UNROLL
@@ -109,11 +106,10 @@ __global__ void __launch_bounds__(Tile::threads, 2)
         ONNXVIZ_UNROLL
         for (int side = 0; side < 2; ++side) {
           const int right = Tile::right_row(j, side);
-          const Comparison comparison = compare(terms.rows[right], query, tile.sums[i][j][2 * half + side], rules);
+          const int product = tile.sums[i][j][2 * half + side];
           // bound: s/first_query + left < query_count/true/ s/first_row + right < chunk.count/true/
           const bool there = first_query + left < query_count && first_row + right < chunk.count;
-          // bound: s/comparison, reach/Comparison{comparison.squared, 0, 0, 0}, reach/
-          if (there && !is_beyond(comparison, reach)) stay |= 1u << (2 * j + side);
+          if (there && !is_beyond(terms.rows[right], query, product, rules.projected)) stay |= 1u << (2 * j + side);
         }
       }
       if (!__any_sync(whole_warp, stay != 0)) continue;

@@ -44,10 +44,11 @@ __device__ __forceinline__ bool is_nearer(const Neighbor& a, const Neighbor& b) 
   return a.squared < b.squared || (a.squared == b.squared && a.row < b.row);
 }
 
-// Of each query `capacity` entries, `nearest_size` neighbours.
+// Of each query `capacity` entries, `nearest_size` neighbours. Entries stay from chunk to chunk, until they are measured.
 struct Lists {
   int capacity;
   int* count;  // how many rows were in doubt; those beyond the capacity are not in the list
+  int* older;  // how many of them are of chunks before this one
   int* row;
   double* squared;  // at first the product of codes, then the squared distance, infinite where it was not needed
   float* lower;
@@ -57,6 +58,9 @@ struct Lists {
   Neighbor* nearest;
   int* nearest_count;
   unsigned long long* in_doubt;  // rows over all chunks, over all queries
+
+  // Whether what is listed is measured now: in the end, or because there may be no room for the next chunk.
+  __host__ __device__ __forceinline__ bool is_due(int listed, bool last) const { return last || listed > capacity / 2; }
 
   __device__ __forceinline__ std::int64_t place(int query, int i) const {
     return static_cast<std::int64_t>(query) * capacity + i;

@@ -53,19 +53,27 @@ __device__ __forceinline__ int kept_of_warp() {
 
 // A block's tile of products: 16 x LeftTiles x LeftWarps rows on the left, 8 x RightTiles x RightWarps on the right.
 //
-// 64 columns at a time go through shared memory, three times 64 columns deep. A product does not change with the order
-// of its columns, so lane t of four takes the 16 t-th to 16 t + 15-th bytes of a row's 64 at once, for two steps of the
-// tensor core: 128 bits a load, from rows that lie one behind the other, which touches every bank once.
-template <int LeftTiles, int RightTiles, int LeftWarps, int RightWarps>
+// `Step` bytes of each row at a time go through shared memory, `Depth` steps deep. A product does not change with the
+// order of its columns, so lane t of four takes the 16 t-th to 16 t + 15-th bytes of a row's 64 at once, for two steps of
+// the tensor core: 128 bits a load. Where a step has two times 64 bytes, odd rows have them the other way round, so that
+// two rows touch every bank once.
+template <int LeftTiles, int RightTiles, int LeftWarps, int RightWarps, int Step, int Depth, int Blocks>
 struct ProductTile {
   static constexpr int left_rows = 16 * LeftTiles * LeftWarps;
   static constexpr int right_rows = 8 * RightTiles * RightWarps;
   static constexpr int threads = warp_lanes * LeftWarps * RightWarps;
-  static constexpr int depth = 3;
-  static constexpr int step = 64;
+  static constexpr int blocks = Blocks;  // that a multiprocessor should hold
+  static constexpr int depth = Depth;
+  static constexpr int step = Step;
   static constexpr int stage_bytes = (left_rows + right_rows) * step;
   static constexpr int shared_bytes = depth * stage_bytes;
-  static constexpr int pieces = (stage_bytes / 16 + threads - 1) / threads;
+  static constexpr int units_per_row = step / 16;
+  static constexpr int rows_at_once = threads / units_per_row;
+  static constexpr int left_pieces = left_rows / rows_at_once;
+  static constexpr int right_pieces = right_rows / rows_at_once;
+  static_assert(step == 64 || step == 128, "units are placed for one or two times 64 bytes");
+  static_assert(left_pieces * rows_at_once == left_rows && right_pieces * rows_at_once == right_rows,
+                "every thread has the same number of units to copy");
 
   int sums[LeftTiles][RightTiles][4] = {};
 
@@ -81,31 +89,47 @@ struct ProductTile {
     return (warp % RightWarps * RightTiles + j) * 8 + lane % 4 * 2 + side;
   }
 
-  // `left` and `right` say where a row of the tile begins. Returns the part of the shared memory, stage_bytes of it,
-  // that nobody reads or writes any more.
+  // `left_row_of` and `right_row_of` say which row of `left` and of `right` a row of the tile is. Returns the part of the
+  // shared memory, stage_bytes of it, that nobody reads or writes any more.
   template <class Left, class Right>
-  __device__ __forceinline__ unsigned char* multiply(const Left& left, const Right& right, std::int64_t row_bytes,
-                                                     unsigned char* shared) {
-    const std::int8_t* sources[pieces];
+  __device__ __forceinline__ unsigned char* multiply(const std::int8_t* left, const Left& left_row_of,
+                                                     const std::int8_t* right, const Right& right_row_of,
+                                                     std::int64_t row_bytes, unsigned char* shared) {
+    // In pieces of 16 bytes, which 32 bits can count.
+    const auto row_units = static_cast<unsigned>(row_bytes / 16);
+    const auto line = static_cast<int>(threadIdx.x) / units_per_row;
+    const auto unit = static_cast<int>(threadIdx.x) % units_per_row;
+    unsigned left_units[left_pieces];
+    unsigned right_units[right_pieces];
     ONNXVIZ_UNROLL
-    for (int piece = 0; piece < pieces; ++piece) {
-      const int line = (piece * threads + static_cast<int>(threadIdx.x)) / 4;
-      sources[piece] = nullptr;
-      // bound: s/line < left_rows/true/
-      if (line < left_rows) sources[piece] = left(line);
-      // bound: s/line >= left_rows/true/ s/line < left_rows + right_rows/true/
-      if (line >= left_rows && line < left_rows + right_rows) sources[piece] = right(line - left_rows);
+    for (int piece = 0; piece < left_pieces; ++piece) {
+      left_units[piece] = static_cast<unsigned>(left_row_of(piece * rows_at_once + line)) * row_units + unit;
     }
+    ONNXVIZ_UNROLL
+    for (int piece = 0; piece < right_pieces; ++piece) {
+      right_units[piece] = static_cast<unsigned>(right_row_of(piece * rows_at_once + line)) * row_units + unit;
+    }
+    const auto* left_codes = reinterpret_cast<const uint4*>(left);
+    const auto* right_codes = reinterpret_cast<const uint4*>(right);
     const auto begin = [&](int number) {
-      unsigned char* stage = shared + number % depth * stage_bytes;
-      ONNXVIZ_UNROLL
-      for (int piece = 0; piece < pieces; ++piece) {
-        const int unit = piece * threads + static_cast<int>(threadIdx.x);
-        // bound: s/sources[piece] != nullptr/true/
-        if (sources[piece] != nullptr) begin_copy_16(stage + 16 * unit, sources[piece] + number * step + unit % 4 * 16);
+      auto* stage = reinterpret_cast<uint4*>(shared + number % depth * stage_bytes);
+      const auto first = static_cast<unsigned>(number * units_per_row);
+      // The last step of rows may be half of one.
+      // bound: s/unit + first < row_units/true/
+      if (unit + first < row_units) {
+        ONNXVIZ_UNROLL
+        for (int piece = 0; piece < left_pieces; ++piece) {
+          begin_copy_16(stage + place(piece * rows_at_once + line, unit), left_codes + (left_units[piece] + first));
+        }
+        ONNXVIZ_UNROLL
+        for (int piece = 0; piece < right_pieces; ++piece) {
+          begin_copy_16(stage + place(left_rows + piece * rows_at_once + line, unit),
+                        right_codes + (right_units[piece] + first));
+        }
       }
     };
-    const auto steps = static_cast<int>(row_bytes / step);
+    const auto halves = static_cast<int>(row_bytes / 64);
+    const int steps = (halves * 64 + step - 1) / step;
     for (int number = 0; number < depth - 1; ++number) {
       // bound: s/number < steps/true/
       if (number < steps) begin(number);
@@ -119,7 +143,10 @@ struct ProductTile {
       // bound: s/number + depth - 1 < steps/true/
       if (number + depth - 1 < steps) begin(number + depth - 1);
       close_copy_group();
-      add(shared + number % depth * stage_bytes);
+      const auto* stage = reinterpret_cast<const uint4*>(shared + number % depth * stage_bytes);
+      add(stage, 0);
+      // bound: s/2 * number + 1 < halves/true/
+      if (step == 128 && 2 * number + 1 < halves) add(stage, 1);
     }
     // The last groups were empty, so all copies have arrived; and everybody has left the step before the last behind.
     // bound: s/steps % depth/(steps - 1) % depth/
@@ -127,40 +154,49 @@ struct ProductTile {
   }
 
  private:
-  __device__ __forceinline__ void add(const unsigned char* stage) {
-    const auto* units = reinterpret_cast<const uint4*>(stage);
-    const auto quarter = static_cast<int>(threadIdx.x % 4);
+  // Where a stage has a row's 16 bytes.
+  __device__ __forceinline__ static int place(int row, int unit) {
+    return row * units_per_row + (step == 64 ? unit : unit ^ (row % 2 * 4));
+  }
+
+  __device__ __forceinline__ void add(const uint4* stage, int half_of_step) {
+    const auto lane = static_cast<int>(threadIdx.x % warp_lanes);
+    const auto warp = static_cast<int>(threadIdx.x / warp_lanes);
+    const int unit = half_of_step * 4 + lane % 4;
     uint4 right[RightTiles];
     ONNXVIZ_UNROLL
     for (int j = 0; j < RightTiles; ++j) {
       // The lane's group is its column of the right side here: as the fragments of tensor_core.cuh have it.
-      const auto lane = static_cast<int>(threadIdx.x % warp_lanes);
-      const auto warp = static_cast<int>(threadIdx.x / warp_lanes);
-      right[j] = units[(left_rows + (warp % RightWarps * RightTiles + j) * 8 + lane / 4) * 4 + quarter];
+      right[j] = stage[place(left_rows + (warp % RightWarps * RightTiles + j) * 8 + lane / 4, unit)];
     }
     ONNXVIZ_UNROLL
     for (int i = 0; i < LeftTiles; ++i) {
-      const uint4 upper = units[left_row(i, 0) * 4 + quarter];
-      const uint4 lower = units[left_row(i, 1) * 4 + quarter];
+      const uint4 upper = stage[place(left_row(i, 0), unit)];
+      const uint4 lower = stage[place(left_row(i, 1), unit)];
       const unsigned first[4] = {upper.x, lower.x, upper.y, lower.y};
       const unsigned second[4] = {upper.z, lower.z, upper.w, lower.w};
       ONNXVIZ_UNROLL
       for (int j = 0; j < RightTiles; ++j) {
         const unsigned right_first[2] = {right[j].x, right[j].y};
-        const unsigned right_second[2] = {right[j].z, right[j].w};
         multiply_add(sums[i][j], first, right_first);
+      }
+      ONNXVIZ_UNROLL
+      for (int j = 0; j < RightTiles; ++j) {
+        const unsigned right_second[2] = {right[j].z, right[j].w};
         multiply_add(sums[i][j], second, right_second);
       }
     }
   }
 };
 
-using LargeTile = ProductTile<4, 4, 2, 4>;  // 128 x 128
-using SmallTile = ProductTile<2, 2, 1, 8>;  // 32 x 128
+using SmallTile = ProductTile<2, 2, 1, 8, 128, 3, 2>;  // 32 x 128
+using LargeTile = ProductTile<4, 4, 2, 4, 64, 3, 2>;   // 128 x 128
+// The same in larger steps, a tenth faster where a multiprocessor has the memory for two of them.
+using DeepTile = ProductTile<4, 4, 2, 4, 128, 3, 2>;
 
 // products[left * right_count + right] of all rows with all others.
 template <class Tile>
-__global__ void __launch_bounds__(Tile::threads, 2)
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     multiply_all(const std::int8_t* left, int left_count, const std::int8_t* right, int right_count,
                  std::int64_t row_bytes, std::int32_t* products) {
   ONNXVIZ_DYNAMIC_SHARED(shared);
@@ -170,8 +206,8 @@ __global__ void __launch_bounds__(Tile::threads, 2)
   Tile tile;
   // bound: s/min(first_left + i, left_count - 1)/(first_left + i)/
   // bound: s/min(first_right + i, right_count - 1)/(first_right + i)/
-  tile.multiply([&](int i) { return left + min(first_left + i, left_count - 1) * row_bytes; },
-                [&](int i) { return right + min(first_right + i, right_count - 1) * row_bytes; }, row_bytes, shared);
+  tile.multiply(left, [&](int i) { return min(first_left + i, left_count - 1); },
+                right, [&](int i) { return min(first_right + i, right_count - 1); }, row_bytes, shared);
   ONNXVIZ_UNROLL
   for (int i = 0; i < static_cast<int>(sizeof tile.sums / sizeof tile.sums[0]); ++i) {
     ONNXVIZ_UNROLL

@@ -1,8 +1,8 @@
 // From the rows that a first look left in doubt to the nearest: bounds of both sides, a smaller threshold, distances.
 //
-// The kernels run one after the other for each chunk: narrow (bounds of all entries), tighten (the k-th smallest upper
-// bound is a threshold), measure (distances of the entries within it), settle (the k nearest of these and those
-// before).
+// The kernels run one after the other for each chunk: narrow (bounds of its entries) and tighten (the k-th smallest upper
+// bound of all entries is a threshold). In the end, and before a list may be too long for the next chunk: measure
+// (distances of the entries within the threshold), settle (the k nearest of these and those before).
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,8 @@ namespace onnxviz::cuda {
 
 constexpr int list_threads = 128;
 // Of `tighten` and `settle`: as many as the launch says, whole warps.
-constexpr int most_settle_threads = 128;
+constexpr int fewest_settle_threads = 64;  // each of many queries is a small part of the work
+constexpr int most_settle_threads = 1024;  // few have the device for themselves
 constexpr int measured_per_warp = 8;
 
 // Before the first chunk.
@@ -27,6 +28,7 @@ constexpr int measured_per_warp = 8;
   // bound: s/q >= query_count/false/
   if (q >= query_count) return;
   lists.count[q] = 0;
+  lists.older[q] = 0;
   lists.nearest_count[q] = 0;
   lists.threshold[q] = INFINITY;
 }
@@ -36,8 +38,8 @@ __device__ __forceinline__ int listed(const Lists& lists, int query) {
   return min(lists.count[query], lists.capacity);
 }
 
-// Bounds of all entries. Where the first look was at bytes their products are known, and there is a thread for each;
-// else eight lanes.
+// Bounds of the chunk's entries. Where the first look was at bytes their products are known, and there is a thread for
+// each; else eight lanes.
 template <bool Known>
 __global__ void __launch_bounds__(list_threads)
     narrow(LevelView rows, LevelView queries, Rules rules, Lists lists) {
@@ -46,8 +48,8 @@ __global__ void __launch_bounds__(list_threads)
   const auto lane = static_cast<int>(threadIdx.x % warp_lanes);
   constexpr int at_once = Known ? warp_lanes : rows_per_warp;  // of a warp
   const int warps = static_cast<int>(gridDim.x) * list_threads / warp_lanes;
-  for (auto first = static_cast<int>((blockIdx.x * list_threads + threadIdx.x) / warp_lanes) * at_once; first < count;
-       first += warps * at_once) {
+  const auto warp = static_cast<int>((blockIdx.x * list_threads + threadIdx.x) / warp_lanes);
+  for (int first = lists.older[q] + warp * at_once; first < count; first += warps * at_once) {
     const int i = first + (Known ? lane : lane / lanes_per_row);
     // bound: s/min(i, count - 1)/i/
     const std::int64_t place = lists.place(q, min(i, count - 1));
@@ -78,13 +80,14 @@ struct TightenShared {
 };
 
 // Lowers the threshold to the k-th smallest upper bound of the list, found a byte at a time: the bits of numbers that
-// are not negative are in the order of the numbers. A block per query.
-[[maybe_unused]] static __global__ void __launch_bounds__(most_settle_threads) tighten(Lists lists, int k) {
+// are not negative are in the order of the numbers. A block per query. What is not due becomes older.
+[[maybe_unused]] static __global__ void __launch_bounds__(most_settle_threads) tighten(Lists lists, int k, bool last) {
   ONNXVIZ_SHARED(TightenShared, shared);
   const auto q = static_cast<int>(blockIdx.x);
   const auto thread = static_cast<int>(threadIdx.x);
   const auto threads = static_cast<int>(blockDim.x);
   const int count = listed(lists, q);
+  if (thread == 0 && !lists.is_due(lists.count[q], last)) lists.older[q] = count;
   // bound: s/count < k/false/
   if (count < k) return;
   const float* upper = lists.upper + lists.place(q, 0);
@@ -133,13 +136,19 @@ struct TightenShared {
   }
 }
 
-// Distances of the entries within the threshold; infinity for the others. Lists that lack rows are left as they are.
+// How many entries are measured: of a list that lacks rows of this chunk, those of the chunks before.
+__device__ __forceinline__ int measured(const Lists& lists, int query) {
+  // bound: s/lists.count[query] > lists.capacity/false/ s/lists.older[query]/0/
+  return lists.count[query] > lists.capacity ? lists.older[query] : lists.count[query];
+}
+
+// Distances of the entries within the threshold, where they are due; infinity for the others.
 template <class T>
-__global__ void __launch_bounds__(list_threads) measure(BankRows<T> bank, ExactQueries queries, Lists lists) {
+__global__ void __launch_bounds__(list_threads)
+    measure(BankRows<T> bank, ExactQueries queries, Lists lists, bool last) {
   const auto q = static_cast<int>(blockIdx.y);
-  const int count = lists.count[q];
-  // bound: s/count > lists.capacity/false/
-  if (count > lists.capacity) return;
+  if (!lists.is_due(lists.count[q], last)) return;
+  const int count = measured(lists, q);
   const double threshold = lists.threshold[q];
   const auto lane = static_cast<int>(threadIdx.x % warp_lanes);
   const int warps = static_cast<int>(gridDim.x) * list_threads / warp_lanes;
@@ -205,16 +214,17 @@ __device__ inline void keep_nearest(Neighbor* buffer, int k, SettleShared& share
   __syncthreads();
 }
 
-// Merges a list into the k nearest. A list that lacks rows is not looked at: the chunk is gone through once more, with
-// bounds of bytes and distances. A block per query; the buffer holds k neighbours and as many more as there are
+// Merges a list that is due into the k nearest. Where it lacks rows of this chunk, the chunk is gone through once more,
+// with bounds of bytes and distances. A block per query; the buffer holds k neighbours and as many more as there are
 // threads, a power of two, in shared memory or where they are kept.
 template <class T, bool InShared>
 __global__ void __launch_bounds__(most_settle_threads)
     settle(BankRows<T> bank, ExactQueries exact, LevelView rows, LevelView queries, Chunk chunk, Rules rules,
-           Lists lists, int k, int buffer_size, Answers answers) {
+           Lists lists, int k, int buffer_size, bool last, Answers answers) {
   ONNXVIZ_SHARED(SettleShared, shared);
   ONNXVIZ_DYNAMIC_SHARED(dynamic);
   const auto q = static_cast<int>(blockIdx.x);
+  if (!lists.is_due(lists.count[q], last)) return;
   const auto thread = static_cast<int>(threadIdx.x);
   const auto threads = static_cast<int>(blockDim.x);
   const auto lane = thread % warp_lanes;
@@ -222,6 +232,7 @@ __global__ void __launch_bounds__(most_settle_threads)
   Neighbor* const buffer = InShared ? reinterpret_cast<Neighbor*>(dynamic) : kept;
   const int before = lists.nearest_count[q];
   const int found = lists.count[q];
+  const int known = measured(lists, q);
   if (InShared) {
     // bound: s/i < before/i < before - 1/
     for (int i = thread; i < before; i += threads) buffer[i] = kept[i];
@@ -244,16 +255,15 @@ __global__ void __launch_bounds__(most_settle_threads)
     // bound: s/is_nearer(neighbor, shared.worst)/neighbor.squared < shared.worst.squared/
     if (is_nearer(neighbor, shared.worst)) buffer[atomicAdd(&shared.filled, 1)] = neighbor;
   };
-  // bound: s/found <= lists.capacity/true/
-  if (found <= lists.capacity) {
-    for (int first = 0; first < found; first += threads) {
-      make_room();
-      const int i = first + thread;
-      // bound: s/i < found/true/
-      if (i < found) offer({lists.squared[lists.place(q, i)], lists.row[lists.place(q, i)]});
-      __syncthreads();
-    }
-  } else {
+  for (int first = 0; first < known; first += threads) {
+    make_room();
+    const int i = first + thread;
+    // bound: s/i < known/true/
+    if (i < known) offer({lists.squared[lists.place(q, i)], lists.row[lists.place(q, i)]});
+    __syncthreads();
+  }
+  // bound: s/found > lists.capacity/false/
+  if (found > lists.capacity) {
     const std::int8_t* const vectors[1] = {queries.row(q)};
     const Terms query = queries.terms[q];
     for (int first = 0; first < chunk.count; first += threads) {
@@ -296,6 +306,7 @@ __global__ void __launch_bounds__(most_settle_threads)
   }
   if (thread == 0) {
     lists.count[q] = 0;
+    lists.older[q] = 0;
     lists.nearest_count[q] = filled;
     // For the rounding of the root the widening of the bounds has room.
     // bound: s/ * rules.scale//

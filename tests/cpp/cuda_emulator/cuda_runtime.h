@@ -74,6 +74,7 @@ enum cudaMemcpyKind {
   cudaMemcpyDefault,
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81 };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
 constexpr unsigned cudaStreamNonBlocking = 1;
 constexpr unsigned cudaEventDisableTiming = 2;
@@ -103,6 +104,7 @@ cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
@@ -176,6 +178,10 @@ inline void expect_full(unsigned mask) {
   if (mask != 0xffffffffu) throw std::runtime_error("only whole warps are emulated");
 }
 
+// Of dynamic shared memory a kernel gets 48 KB, and more where that was asked for.
+constexpr std::size_t shared_of_a_block = std::size_t{227} << 10;
+std::size_t& dynamic_shared_limit(const void* kernel);
+
 template <class... Parameters, std::size_t... I>
 std::tuple<Parameters...> unpack(void** places, std::index_sequence<I...>) {
   return {*static_cast<Parameters*>(places[I])...};
@@ -190,6 +196,7 @@ cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 bloc
   if (threads == 0 || threads > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535) {
     return cudaErrorInvalidValue;
   }
+  if (shared > cuda_emulator::dynamic_shared_limit(reinterpret_cast<const void*>(kernel))) return cudaErrorInvalidValue;
   auto values = cuda_emulator::unpack<Parameters...>(arguments, std::index_sequence_for<Parameters...>{});
   cuda_emulator::enqueue(stream, [=] {
     cuda_emulator::run_grid(grid, block, shared, [&] { std::apply(kernel, values); });
@@ -198,7 +205,9 @@ cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 bloc
 }
 
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || static_cast<std::size_t>(bytes) > cuda_emulator::shared_of_a_block) return cudaErrorInvalidValue;
+  cuda_emulator::dynamic_shared_limit(reinterpret_cast<const void*>(kernel)) = static_cast<std::size_t>(bytes);
   return cudaSuccess;
 }
 

@@ -480,6 +480,11 @@ void* static_shared(std::size_t bytes) {
   return std::align(64, bytes, place, space);
 }
 
+std::size_t& dynamic_shared_limit(const void* kernel) {
+  static std::map<const void*, std::size_t> limits;
+  return limits.try_emplace(kernel, std::size_t{48} << 10).first->second;
+}
+
 unsigned char* dynamic_shared() { return scheduler().dynamic.data(); }
 
 }  // namespace cuda_emulator
@@ -520,10 +525,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "emulated device %d", device);
   properties->totalGlobalMem = device_memory();
-  properties->sharedMemPerBlockOptin = std::size_t{227} << 10;
+  properties->sharedMemPerBlockOptin = cuda_emulator::shared_of_a_block;
   properties->major = 9;
   properties->multiProcessorCount = 4;
   properties->l2CacheSize = 1 << 20;
+  return cudaSuccess;
+}
+
+// The second device has less, for kernels that are chosen by it.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  if (device < 0 || device >= device_count()) return cudaErrorInvalidDevice;
+  *value = (device == 0 ? 228 : 100) << 10;
   return cudaSuccess;
 }
 
