@@ -5,7 +5,6 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
-#include <vector>
 
 #include "kernels/occlusion.cuh"
 #include "launch.h"
@@ -14,10 +13,11 @@
 namespace onnxviz::cuda {
 namespace {
 
-constexpr int most_threads = 256;
+// Blocks are small and many, so that a device's last ones are soon done.
+constexpr int most_threads = 128;
 constexpr int warp_size = 32;
-// Enough to keep any device busy; what they leave they come back for.
-constexpr std::int64_t most_blocks = 1024;
+// Warps enough to keep any device busy; rows that they leave they come back for.
+constexpr std::int64_t most_warps = 8192;
 // Of rows, and of bytes in a row: sums of a few stay within 32 bits.
 constexpr std::int64_t longest_side = std::int64_t{1} << 29;
 
@@ -51,12 +51,28 @@ void with_unit(unsigned bytes, const Call& call) {
   }
 }
 
-// A thread for each piece of work, as far as that goes.
-Grid grid_for(std::int64_t work, int positions) {
+// A thread for each piece of work, once for each of so many groups of positions.
+Grid grid_for(std::int64_t work, unsigned rows, unsigned layers) {
   const auto warps = static_cast<int>(blocks_for(std::min<std::int64_t>(work, most_threads), warp_size));
   const int threads = warp_size * std::max(warps, 1);
-  const unsigned blocks = blocks_for(std::min(work, most_blocks * threads), threads);
-  return {dim3(blocks, blocks_for(positions, positions_per_thread)), static_cast<unsigned>(threads)};
+  return {dim3(blocks_for(work, threads), rows, layers), static_cast<unsigned>(threads)};
+}
+
+// Calls with room for the positions of one launch, how many came before and how many these are: `count` in as few
+// launches as parameters allow, all of about the same size.
+template <class Position, class Call>
+void in_launches(std::int64_t count, const Call& call) {
+  const auto with_room = [&](auto positions) {
+    const std::int64_t launches = blocks_for(count, positions.most);
+    const std::int64_t at_once = blocks_for(count, static_cast<int>(launches));
+    for (std::int64_t done = 0; done < count; done += at_once) {
+      call(positions, done, static_cast<int>(std::min(count - done, at_once)));
+    }
+  };
+  constexpr int few = few_bytes / sizeof(Position);
+  constexpr int many = many_bytes / sizeof(Position);
+  if (count <= few) return with_room(Positions<Position, few>{});
+  with_room(Positions<Position, many>{});
 }
 
 Area area(const Box& box, std::int64_t per_column) {
@@ -86,61 +102,55 @@ void overlay_in_units(const void* original, const ImageLayout& layout, const voi
   const unsigned bytes = common_unit(
       {pixel_bytes, number(original), number(source), source_stride, number(border), number(windows)});
   const std::int64_t per_column = layout.pixel_bytes / bytes;
-  const auto units = [per_column](std::int64_t pixels) { return static_cast<int>(pixels * per_column); };
-  const OverlayShape shape{static_cast<int>(layout.height),
-                           units(layout.width),
-                           static_cast<int>(source_height),
-                           units(source_width),
-                           static_cast<int>(height),
-                           units(width),
-                           units(1)};
-  const std::int64_t window_units = layout.planes * height * width * per_column;
-  // One more, since a window may begin anywhere in its first 16 bytes.
-  const std::int64_t vectors = window_units * bytes / 16 + 2;
   with_unit(bytes, [&](auto* null) {
     using Unit = std::remove_pointer_t<decltype(null)>;
-    OverlayMemory<Unit> memory{static_cast<const Unit*>(original), static_cast<const Unit*>(source),
-                               static_cast<std::int64_t>(source_stride / bytes), static_cast<const Unit*>(border),
-                               static_cast<Unit*>(windows), window_units};
-    for (std::int64_t done = 0; done < count; done += positions_at_once) {
-      const int some = static_cast<int>(std::min<std::int64_t>(count - done, positions_at_once));
-      Windows at;
+    constexpr int most_planes = most_planes_per_thread<Unit>;
+    OverlayShape<Unit> shape{};
+    shape.planes = layout.planes;
+    shape.planes_apart = (layout.planes + most_planes - 1) / most_planes;
+    shape.planes_per_thread = static_cast<int>((layout.planes + shape.planes_apart - 1) / shape.planes_apart);
+    shape.windows_per_thread = most_planes / shape.planes_per_thread;
+    const auto planes = [&](const void* first, std::int64_t rows, std::int64_t columns) {
+      const std::int64_t plane_units = rows * columns * per_column;
+      return Planes<Unit>{static_cast<const Unit*>(first), plane_units, shape.planes_apart * plane_units,
+                          static_cast<int>(rows), static_cast<int>(columns * per_column)};
+    };
+    shape.map = planes(original, layout.height, layout.width);
+    shape.source = planes(source, source_height, source_width);
+    shape.source_stride = static_cast<std::int64_t>(source_stride / bytes);
+    shape.border = static_cast<const Unit*>(border);
+    shape.windows = static_cast<Unit*>(windows);
+    shape.rows = static_cast<int>(height);
+    shape.columns = static_cast<int>(width * per_column);
+    shape.pixel = static_cast<int>(per_column);
+    shape.window_step = shape.planes_apart * height * width * per_column;
+    shape.window_units = layout.planes * height * width * per_column;
+    in_launches<Window>(count, [&](auto& at, std::int64_t done, int some) {
       for (int i = 0; i < some; ++i) at.at[i] = window_of(placements[done + i], layout, height, width, per_column);
-      launch(overlay<Unit>, grid_for(vectors, some), queue(stream), memory, shape, vectors, some, at);
-      memory.source += memory.source_stride * some;
-      memory.windows += memory.window_units * some;
-    }
+      const Grid grid = grid_for(shape.window_step, blocks_for(some, shape.windows_per_thread), 1);
+      launch(overlay<Unit, std::decay_t<decltype(at)>::most>, grid, queue(stream), shape, some, at);
+      shape.source.units += some * shape.source_stride;
+      shape.windows += some * shape.window_units;
+    });
   });
 }
 
 void fill_all(const void* image, const void* fill, const ImageLayout& layout, const Box* boxes, std::int64_t count,
               void* batch, StreamView stream) {
-  const std::size_t size = layout.bytes();
-  const unsigned bytes = common_unit({number(image), number(fill), number(batch), size});
-  if (bytes < 4) {
-    // Copies that begin anywhere: as windows of the whole image they are still written 16 bytes at a time.
-    std::vector<Placement> placements(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < placements.size(); ++i) placements[i] = {0, 0, 0, 0, boxes[i]};
-    overlay_in_units(image, layout, fill, layout.height, layout.width, 0, placements.data(), count, layout.height,
-                     layout.width, nullptr, batch, stream);
-    return;
-  }
-  const auto vectors = static_cast<std::int64_t>(size / bytes);
-  const auto with_vector = [&](auto* null) {
-    using Vector = std::remove_pointer_t<decltype(null)>;
-    auto* next = static_cast<Vector*>(batch);
-    for (std::int64_t done = 0; done < count; done += positions_at_once) {
-      const int some = static_cast<int>(std::min<std::int64_t>(count - done, positions_at_once));
-      Copies copies;
-      for (int i = 0; i < some; ++i) copies.boxes[i] = area(boxes[done + i], layout.pixel_bytes);
-      launch(fill_copies<Vector>, grid_for(vectors, some), queue(stream), static_cast<const Vector*>(image),
-             static_cast<const Vector*>(fill), next, vectors, layout.row_bytes(), layout.height, some, copies);
-      next += some * vectors;
-    }
-  };
-  if (bytes == 16) return with_vector(static_cast<uint4*>(nullptr));
-  if (bytes == 8) return with_vector(static_cast<uint2*>(nullptr));
-  with_vector(static_cast<unsigned*>(nullptr));
+  const auto size = static_cast<std::int64_t>(layout.bytes());
+  const auto period = static_cast<int>(16 / common_unit({layout.bytes()}));
+  // One more, since a copy may begin anywhere in its first 16 bytes.
+  const std::int64_t vectors = (size + 15) / 16 + 1;
+  in_launches<Area>(count, [&](auto& at, std::int64_t done, int some) {
+    for (int i = 0; i < some; ++i) at.at[i] = area(boxes[done + i], layout.pixel_bytes);
+    const int phases = std::min(period, some);
+    const CopyShape shape{size, phases * size, static_cast<int>(layout.row_bytes()), static_cast<int>(layout.height),
+                          phases};
+    const unsigned groups = blocks_for(some, phases * copies_per_thread);
+    launch(fill_copies<std::decay_t<decltype(at)>::most>, grid_for(vectors, static_cast<unsigned>(phases), groups),
+           queue(stream), static_cast<const unsigned char*>(image), static_cast<const unsigned char*>(fill),
+           static_cast<unsigned char*>(batch) + done * size, shape, some, at);
+  });
 }
 
 void fill_difference(const void* image, const void* fill, const ImageLayout& layout, const Box* boxes,
@@ -150,24 +160,21 @@ void fill_difference(const void* image, const void* fill, const ImageLayout& lay
   const std::int64_t per_column = layout.pixel_bytes / bytes;
   with_unit(bytes, [&](auto* null) {
     using Unit = std::remove_pointer_t<decltype(null)>;
-    auto* next = static_cast<Unit*>(batch);
-    for (std::int64_t done = 0; done < count; done += positions_at_once) {
-      const int some = static_cast<int>(std::min<std::int64_t>(count - done, positions_at_once));
-      Patches patches;
+    in_launches<Patch>(count, [&](auto& patches, std::int64_t done, int some) {
       std::int64_t tallest = 0;
       for (int i = 0; i < some; ++i) {
         const Box& before = previous[done + i];
         const Box& now = boxes[done + i];
-        patches.before[i] = area(before, per_column);
-        patches.now[i] = area(now, per_column);
+        patches.at[i] = {area(before, per_column), area(now, per_column)};
         tallest = std::max({tallest, before.bottom - before.top, now.bottom - now.top});
       }
       const std::int64_t rows = 2 * some * layout.planes * tallest;
-      const Grid grid = grid_for(std::min(rows, most_blocks * most_threads) * warp_size, 1);
-      launch(move_patches<Unit>, grid, queue(stream), static_cast<const Unit*>(image), static_cast<const Unit*>(fill),
-             next, layout.planes, layout.height, layout.width * per_column, tallest, some, patches);
-      next += some * static_cast<std::int64_t>(layout.bytes() / bytes);
-    }
+      launch(move_patches<Unit, std::decay_t<decltype(patches)>::most>,
+             grid_for(std::min(rows, most_warps) * warp_size, 1, 1), queue(stream), static_cast<const Unit*>(image),
+             static_cast<const Unit*>(fill),
+             static_cast<Unit*>(batch) + done * static_cast<std::int64_t>(layout.bytes() / bytes), layout.planes,
+             layout.height, layout.width * per_column, tallest, some, patches);
+    });
   });
 }
 

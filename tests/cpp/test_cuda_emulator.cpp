@@ -57,6 +57,10 @@ void add_up(int* sum) {
 
 void write_behind(int* values, int place) { values[place] = 1; }
 
+void shift_pairs(unsigned low, unsigned high, unsigned* shifted) {
+  shifted[threadIdx.x] = __funnelshift_r(low, high, threadIdx.x);
+}
+
 void write_behind_shared(bool dynamic) {
   ONNXVIZ_SHARED(Turned, shared);
   ONNXVIZ_DYNAMIC_SHARED(more);
@@ -148,6 +152,16 @@ void test_warps() {
   CHECK(on_host(sum, stream)[0] == 3 * (63 * 64 / 2));
 }
 
+// Bytes of two words from each bit on; more than 31 begin from the first again.
+void test_shifts() {
+  const Stream stream(0);
+  const Array<unsigned> shifted(40, 0);
+  launch(shift_pairs, Grid{1, 40}, queue(stream), 0x76543210u, 0xfedcba98u, shifted.data());
+  const auto found = on_host(shifted, stream);
+  CHECK(found[0] == 0x76543210u && found[8] == 0x98765432u && found[28] == 0xedcba987u && found[31] == 0xfdb97530u);
+  CHECK(found[32] == found[0] && found[39] == found[7]);
+}
+
 void test_memory() {
   const Stream stream(0);
   const Array<int> values(5, 0);
@@ -161,6 +175,13 @@ void test_memory() {
     stream.synchronize();
   }));
   CHECK(dies([&] { *static_cast<volatile int*>(values.data()) = 1; }));
+  const Array<int> pages(static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), 0);
+  launch(write_behind, Grid{1, 1}, queue(stream), pages.data(), 0);
+  CHECK(on_host(pages, stream)[0] == 1);
+  CHECK(dies([&] {
+    launch(write_behind, Grid{1, 1}, queue(stream), pages.data(), -1);
+    stream.synchronize();
+  }));
   for (const bool dynamic : {false, true}) {
     launch(write_behind_shared, Grid{1, 32, 16}, queue(stream), dynamic);
     CHECK(test::contains(message_of<std::runtime_error>([&] { stream.synchronize(); }), "end of its shared memory"));
@@ -234,6 +255,7 @@ int main() {
   return onnxviz::test::run([] {
     onnxviz::cuda::test_barriers();
     onnxviz::cuda::test_warps();
+    onnxviz::cuda::test_shifts();
     onnxviz::cuda::test_memory();
     onnxviz::cuda::test_streams();
     onnxviz::cuda::test_copies();

@@ -17,6 +17,29 @@ std::string text(const ImageLayout& layout) {
          " pixels of " + std::to_string(layout.pixel_bytes) + " bytes";
 }
 
+// How far behind a multiple of 16 bytes memory begins.
+struct Shifts {
+  std::size_t image, fill, batch;
+};
+
+// A batch on the device beside the CPU's.
+void check_copies(const ImageLayout& layout, const std::vector<Box>& boxes, const Shifts& shifts, std::size_t margin,
+                 const std::string& which) {
+  const cuda::Stream stream(0);
+  const Bytes image = random_bytes(layout.bytes(), 1);
+  const Bytes fill = random_bytes(layout.bytes(), 2);
+  const auto copies = static_cast<std::int64_t>(boxes.size());
+  Bytes wanted = random_bytes(layout.bytes() * boxes.size(), 5);
+  const DeviceBytes on_device(image, shifts.image, margin, stream), filling(fill, shifts.fill, margin, stream);
+  const DeviceBytes batch(wanted, shifts.batch, margin, stream);
+  fill_occluded(image.data(), fill.data(), layout, boxes.data(), nullptr, copies, wanted.data(), 1);
+  cuda::fill_occluded(on_device.data(), filling.data(), layout, boxes.data(), nullptr, copies, batch.data(),
+                      stream.view());
+  CHECK_FOR(batch.are(wanted, stream), which + ", " + text(layout) + ", " + std::to_string(boxes.size()) +
+                                           " copies, shifts " + std::to_string(shifts.image) + " " +
+                                           std::to_string(shifts.fill) + " " + std::to_string(shifts.batch));
+}
+
 // A batch on the device, filled twice, beside the CPU's; `shift` moves all memory off its multiple of 16.
 void check_fill(const ImageLayout& layout, std::size_t count, std::size_t shift, std::size_t margin,
                 bool again = true) {
@@ -53,11 +76,60 @@ void copies_equal_the_cpu() {
   }
 }
 
-// More copies than one launch takes, more rows than a grid has in its second dimension, and more vectors than a grid
-// has threads.
+// Sizes that let copies begin anywhere, with image, fill and batch each elsewhere, up to their last bytes.
+void copies_may_begin_anywhere() {
+  for (std::int64_t size = 1; size <= 35; ++size) {
+    const auto at = static_cast<std::size_t>(size);
+    const auto boxes = random_boxes({1, 1, size, 1}, 20, 3);
+    check_copies({1, 1, size, 1}, boxes, {at % 16, at * 7 % 16, at * 3 % 16}, 64, "size");
+  }
+  for (std::size_t shift = 0; shift < 16; ++shift) {
+    const ImageLayout layout{2, 5, 13, 1};
+    const auto boxes = random_boxes(layout, 37, static_cast<unsigned>(shift) + 10);
+    for (const std::size_t other : {0, 5, 8}) {
+      check_copies(layout, boxes, {shift, other, 0}, 64, "image");
+      check_copies(layout, boxes, {other, shift, 1}, 64, "fill");
+      check_copies(layout, boxes, {other, 0, shift}, 64, "batch");
+    }
+  }
+  // Memory that ends, or begins and ends, where nobody may read or write.
+  for (const std::int64_t size : {std::int64_t{48}, std::int64_t{4096}}) {
+    for (std::size_t shift = 0; shift < 16; ++shift) {
+      const std::vector<Box> boxes(3, Box{0, 0, 1, size});
+      check_copies({1, 1, size, 1}, boxes, {0, 0, shift}, 0, "ends");
+    }
+  }
+}
+
+// Boxes that begin and end at every byte of a vector, in rows of any length: many to a vector, and many vectors long.
+void edges_of_boxes_are_exact() {
+  for (const std::int64_t width : {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 50}) {
+    const ImageLayout layout{2, 4, width, 1};
+    std::vector<Box> boxes;
+    for (std::int64_t left = 0; left < std::min<std::int64_t>(width, 18); ++left) {
+      for (const std::int64_t wide : {1, 2, 5, 16}) {
+        const std::int64_t top = static_cast<std::int64_t>(boxes.size()) % 4;
+        boxes.push_back({top, left, top + 1, std::min(width, left + wide)});
+      }
+    }
+    for (const std::size_t shift : {0, 3}) check_copies(layout, boxes, {0, 0, shift}, 64, "edges");
+  }
+}
+
+// Counts around what a thread, a period and a launch take: 4, 16 times as many, 240 and 1024.
+void counts_of_copies_are_exact() {
+  for (const std::size_t count : {3, 4, 5, 15, 16, 17, 63, 64, 65, 127, 129, 239, 240, 241, 1023, 1024, 1025, 2050}) {
+    for (const ImageLayout& layout : {ImageLayout{1, 2, 3, 1}, ImageLayout{1, 3, 3, 2}, ImageLayout{1, 2, 2, 4}}) {
+      check_copies(layout, random_boxes(layout, count, 8), {0, 0, count % 16}, 64, "count");
+    }
+  }
+}
+
+// More copies than one launch takes, more rows and planes than a grid has in its second dimension, and a large image.
 void no_count_is_too_large() {
   check_fill({2, 3, 4, 4}, 200, 0, 64);
-  check_fill({1, 3, 5, 1}, 200, 1, 64);
+  check_fill({2, 3, 4, 4}, 600, 0, 64);
+  check_fill({1, 3, 5, 1}, 121, 1, 64);
   check_fill({1, 70000, 1, 4}, 3, 0, 64);
   check_fill({70000, 1, 1, 1}, 3, 0, 64, false);
   check_fill({1, 1, 1, 1}, 70000, 0, 64, false);
@@ -77,6 +149,13 @@ void check_windows(const Overlay& overlay, bool with_border, std::size_t shift, 
                         static_cast<std::int64_t>(overlay.placements.size()), overlay.height, overlay.width,
                         with_border ? border.data() : nullptr, windows.data(), stream.view());
   CHECK_FOR(windows.are(wanted, stream), which);
+}
+
+// As many windows, and sources for them.
+void place_windows(Overlay& overlay, std::size_t count, std::mt19937& random) {
+  overlay.placements.clear();
+  for (std::size_t i = 0; i < count; ++i) overlay.placements.push_back(random_placement(overlay, false, random));
+  overlay.source = random_bytes(overlay.source_layout().bytes() * (overlay.shared_source ? 1 : count), 2);
 }
 
 void windows_equal_the_cpu() {
@@ -111,19 +190,35 @@ void wide_windows_equal_the_cpu() {
       const ImageLayout map{2, 5, between(random, 60, 90), pixel_bytes};
       Overlay overlay{map, 3, between(random, 30, 50), between(random, 2, 6), between(random, 33, 70), i % 2 == 0,
                       {}, random_bytes(map.bytes(), 1), {}, random_bytes(static_cast<std::size_t>(pixel_bytes), 3)};
-      for (int j = 0; j < 9; ++j) overlay.placements.push_back(random_placement(overlay, false, random));
-      overlay.source = random_bytes(overlay.source_layout().bytes() * (overlay.shared_source ? 1 : 9), 2);
+      place_windows(overlay, 9, random);
       check_windows(overlay, true, 0, 64, text(map) + ", wide case " + std::to_string(i));
     }
+  }
+}
+
+// Planes and windows around what a thread takes of both, windows around what a launch takes: 120 and 512.
+void counts_of_planes_and_windows_are_exact() {
+  std::mt19937 random(10);
+  for (const std::int64_t pixel_bytes : {1, 4, 16}) {
+    for (const std::int64_t planes : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64}) {
+      for (const std::size_t count : {1, 2, 3, 4, 5, 7, 9, 17}) {
+        Overlay overlay = random_overlay({planes, 3, 4, pixel_bytes}, false, random);
+        place_windows(overlay, count, random);
+        check_windows(overlay, true, 0, count % 2 * 64, "planes of " + text(overlay.map));
+      }
+    }
+  }
+  for (const std::size_t count : {119, 120, 121, 511, 512, 513, 1030}) {
+    Overlay overlay = random_overlay({2, 3, 4, 2}, false, random);
+    place_windows(overlay, count, random);
+    check_windows(overlay, true, 0, 64, std::to_string(count) + " windows");
   }
 }
 
 void windows_may_be_many_and_far_away() {
   std::mt19937 random(9);
   Overlay overlay = random_overlay({2, 5, 6, 4}, false, random);
-  overlay.placements.clear();
-  for (int i = 0; i < 250; ++i) overlay.placements.push_back(random_placement(overlay, false, random));
-  overlay.source = random_bytes(overlay.source_layout().bytes() * (overlay.shared_source ? 1 : 250), 2);
+  place_windows(overlay, 250, random);
   check_windows(overlay, true, 0, 64, "many");
   constexpr std::int64_t highest = std::numeric_limits<std::int64_t>::max();
   for (const std::int64_t distant : {-highest - 1, -highest / 2, highest / 2, highest}) {
@@ -193,9 +288,13 @@ void nothing_is_no_work() {
 int main() {
   return onnxviz::test::run([] {
     copies_equal_the_cpu();
+    copies_may_begin_anywhere();
+    edges_of_boxes_are_exact();
+    counts_of_copies_are_exact();
     no_count_is_too_large();
     windows_equal_the_cpu();
     wide_windows_equal_the_cpu();
+    counts_of_planes_and_windows_are_exact();
     windows_may_be_many_and_far_away();
     what_the_cpu_refuses_is_refused_in_its_words();
     nothing_is_no_work();

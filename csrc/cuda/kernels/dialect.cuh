@@ -8,10 +8,12 @@
 #define ONNXVIZ_SHARED(Type, name) Type& name = *static_cast<Type*>(::cuda_emulator::static_shared(sizeof(Type)))
 #define ONNXVIZ_DYNAMIC_SHARED(name) unsigned char* const name = ::cuda_emulator::dynamic_shared()
 #define ONNXVIZ_UNROLL
+#define ONNXVIZ_NO_UNROLL
 #else
 #define ONNXVIZ_SHARED(Type, name) __shared__ Type name
 #define ONNXVIZ_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #define ONNXVIZ_UNROLL _Pragma("unroll")
+#define ONNXVIZ_NO_UNROLL _Pragma("unroll 1")
 #endif
 
 namespace onnxviz::cuda {

@@ -2,9 +2,9 @@
 //
 // A kernel's threads are fibers, run one block after the other in an order that ONNXVIZ_CUDA_EMULATOR_ORDER names
 // (forward, reversed, strided, or random:SEED). They change places only at barriers, so a missing one shows as a wrong
-// answer in some order. Device memory begins with rubbish, ends at a page that nobody may touch, and may be touched by
-// nobody but kernels and copies; work on a stream waits until somebody synchronises, as it may on a device. It says
-// nothing about speed, races between warps, or a device's memory model.
+// answer in some order. Device memory begins with rubbish, ends at a page that nobody may touch (and begins behind one
+// where it fills pages), and may be touched by nobody but kernels and copies; work on a stream waits until somebody
+// synchronises, as it may on a device. It says nothing about speed, races between warps, or a device's memory model.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +16,8 @@
 #include <stdexcept>
 #include <tuple>
 #include <utility>
+
+#define CUDART_VERSION 13000
 
 #define __global__
 #define __device__
@@ -264,6 +266,10 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
+// The lower word of high:low shifted right, by the lowest five bits of `by`.
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
+  return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> (by & 31u));
+}
 template <class T>
 T __ldg(const T* place) {
   return *place;

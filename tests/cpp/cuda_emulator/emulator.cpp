@@ -326,7 +326,7 @@ void run_block(Order& order) {
 
 struct Allocation {
   void* pages = nullptr;
-  std::size_t mapped = 0;  // the guarding page at the end included
+  std::size_t mapped = 0;  // the guarding pages at both ends included
   std::size_t bytes = 0;
   int device = 0;
 };
@@ -376,7 +376,8 @@ std::size_t device_memory() {
 
 void protect(const Allocation& allocation, bool locked) {
   if (!protects()) return;
-  mprotect(allocation.pages, allocation.mapped - page(), locked ? PROT_NONE : PROT_READ | PROT_WRITE);
+  mprotect(static_cast<unsigned char*>(allocation.pages) + page(), allocation.mapped - 2 * page(),
+           locked ? PROT_NONE : PROT_READ | PROT_WRITE);
 }
 
 // While one lives, device memory may be touched.
@@ -540,7 +541,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
+  *version = CUDART_VERSION;
   return cudaSuccess;
 }
 
@@ -625,15 +626,17 @@ cudaError_t cudaMallocBytes(void** pointer, std::size_t bytes) {
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
   if (bytes > device_memory() - std::min(m.used, device_memory())) return cudaErrorMemoryAllocation;
-  // The end lies 16 bytes or less before the guarding page: as near as vector loads allow.
+  // The end lies 16 bytes or less before the guarding page: as near as vector loads allow. Before the first page of the
+  // memory there is another one.
   const std::size_t padded = (bytes + 15) / 16 * 16;
   Allocation allocation;
   allocation.bytes = bytes;
   allocation.device = m.device;
-  allocation.mapped = (padded + page() - 1) / page() * page() + page();
+  allocation.mapped = (padded + page() - 1) / page() * page() + 2 * page();
   allocation.pages = mmap(nullptr, allocation.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (allocation.pages == MAP_FAILED) return cudaErrorMemoryAllocation;
   auto* const end = static_cast<unsigned char*>(allocation.pages) + allocation.mapped - page();
+  mprotect(allocation.pages, page(), PROT_NONE);
   mprotect(end, page(), PROT_NONE);
   unsigned char* const place = end - padded;
   std::memset(place, rubbish, padded);
