@@ -6,7 +6,8 @@
 #   bash benchmarks/gpu.sh [...] -- --only bytes           what follows -- goes to gpu_benchmark.py
 #
 # Needs nvcc, cmake, ninja, numpy, scikit-learn, pytest, pytest-benchmark, pybind11 and scikit-build-core; measures torch
-# and cupy, too, where they are. Leaves gpu.json, gpu.md and the logs in $OUT (default gpu-results).
+# and cupy, too, where they are, and whole methods where onnxruntime has its CUDA provider. Takes some ten minutes. Leaves
+# gpu.json, gpu.md and the logs in $OUT (default gpu-results).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -45,10 +46,11 @@ if [ -n "$emulated" ]; then
 else
   step "Build and install from the working tree"
   marker=gpu
-  python=$work/venv/bin/python3
-  python3 -m venv --system-site-packages --without-pip "$work/venv" || exit 1
+  python=python3
   export ONNXVIZ_CUDA=ON CUDAARCHS="${CUDAARCHS:-90}"
-  run install "$python" -m pip install --no-build-isolation --no-deps --no-index . || exit 1
+  # Beside what Python has, and before it; an environment of its own would not see what another one holds.
+  run install "$python" -m pip install --no-build-isolation --no-deps --no-index --target "$work/site" . || exit 1
+  export PYTHONPATH="$work/site${PYTHONPATH:+:$PYTHONPATH}"
   (cd "$work" && "$python" -c "from onnxviz import backend; print(backend.build_config())") | tee "$OUT/build.log"
 fi
 
@@ -68,6 +70,19 @@ fi
 step "Tests marked $marker"
 run tests "$python" -P -m pytest -m "$marker" -rs -q -p no:cacheprovider "${tests[@]}"
 
+step "Measurements"
+run benchmark "$python" benchmarks/gpu_benchmark.py "$@"
+
+step "Whole methods on onnxruntime's CUDA provider"
+if [ -n "$emulated" ]; then
+  echo "left out: onnxruntime knows no emulated device"
+elif "$python" -c "import onnxruntime, sys; sys.exit('CUDAExecutionProvider' not in onnxruntime.get_available_providers())"
+then
+  run end-to-end "$python" benchmarks/gpu_end_to_end.py
+else
+  echo "left out: the installed onnxruntime has no CUDA provider" | tee "$OUT/end-to-end.log"
+fi
+
 step "compute-sanitizer"
 if [ -n "$emulated" ]; then
   echo "left out: the emulator has guards of its own" | tee "$OUT/sanitizer.log"
@@ -83,9 +98,6 @@ elif command -v compute-sanitizer > /dev/null; then
 else
   echo "left out: compute-sanitizer is not installed" | tee "$OUT/sanitizer.log"
 fi
-
-step "Measurements"
-run benchmark "$python" benchmarks/gpu_benchmark.py "$@"
 
 step "Done: $OUT"
 ls -l "$OUT"

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import pytest
 
 from onnxviz import backend
 from onnxviz.errors import DeviceError
+from onnxviz.graph.detached import detach_weights
 from onnxviz.runtime import devices
 from onnxviz.runtime.devices import Device, choose_devices
 from onnxviz.runtime.sessions import open_session
@@ -203,3 +205,20 @@ def test_a_session_that_fell_back_is_refused() -> None:
     device = Device("cuda:0", "CUDAExecutionProvider", {"device_id": "0"}, "a test")
     with pytest.raises(DeviceError, match=r"fell back to another provider.*got CPUExecutionProvider.*onnxviz.cuda"):
         open_session(onnx.load(EMBEDDED), where="a test", device=device, threads=1, weights={})
+
+
+def test_a_device_gets_copies_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA provider looks into the file of external weights, also where they were handed over for use in place."""
+    if backend.cuda_status().usable:
+        pytest.skip("tests/test_gpu.py sees it there")
+
+    def in_place(*_: object) -> None:
+        raise AssertionError("weights for another device are not used in place")
+
+    monkeypatch.setattr(onnxruntime.SessionOptions, "add_initializer", in_place)
+    proto = onnx.load(EMBEDDED)
+    weights = detach_weights(proto)
+    assert weights
+    device = Device("cuda:0", "CUDAExecutionProvider", {"device_id": "0"}, "a test")
+    with pytest.raises(DeviceError, match="fell back to another provider"):
+        open_session(proto, where="a test", device=device, threads=1, weights=weights, optimize=False, lean=True)

@@ -106,8 +106,8 @@ def open_session(
     threads : int or None
         Threads inside one operator; None leaves the choice to onnxruntime.
     weights : mapping of name to array
-        Numbers of the initializers that the graph calls external; more names do no harm. Without ``optimize`` they are
-        used where they are, not copied, so that several sessions may share them.
+        Numbers of the initializers that the graph calls external; more names do no harm. Without ``optimize`` the CPU
+        uses them where they are, not copied, so that several sessions may share them.
     optimize : bool
         False keeps every value exactly as the file states it.
     lean : bool
@@ -140,10 +140,11 @@ def open_session(
             heavy = [name for name, array in beside.items() if array.nbytes >= HEAVY]
             fed = {name: beside.pop(name) for name in product_factors(graph, heavy)}
             graph = with_inputs(graph, fed) if fed else graph
-    copied = ort_values(beside) if optimize else {}
-    in_place = {} if optimize else ort_values(beside)
+    # The optimisers want to read the numbers, and a device wants to have them.
+    is_copied = optimize or device.provider != CPU_PROVIDER
+    copied = ort_values(beside) if is_copied else {}
+    in_place = {} if is_copied else ort_values(beside)
     if copied:
-        # The optimisers want to read the numbers, which only this call shows them.
         options.add_external_initializers(list(copied), list(copied.values()))
     if not alone:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
