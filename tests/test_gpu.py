@@ -55,7 +55,7 @@ def test_values_are_those_of_the_cpu(pair: tuple[Model, Model]) -> None:
         np.testing.assert_array_equal(again[name], array)
 
 
-@pytest.mark.parametrize("method", ["plain", "auto"])
+@pytest.mark.parametrize("method", ["plain", "auto", "incremental"])
 def test_occlusion(pair: tuple[Model, Model], method: str) -> None:
     wanted, got = (ov.occlusion(model, pictures(1)[0], target=2, window=6, stride=2, method=method) for model in pair)
     close(got.probability, wanted.probability)
@@ -66,7 +66,7 @@ def test_occlusion(pair: tuple[Model, Model], method: str) -> None:
 
 def test_occlusion_of_a_larger_network() -> None:
     maps = []
-    for device, method in (("cpu", "plain"), ("cuda", "plain"), ("cuda", "auto")):
+    for device, method in (("cpu", "plain"), ("cuda", "auto"), ("cuda", "incremental")):
         model = ov.load(MODELS / "squeezenet1.1-imagenet.onnx", preprocess="caffe", device=device)
         photo = MODELS / "photos" / "chelsea.jpg"
         maps.append(ov.occlusion(model, photo, target=3, window=32, stride=24, method=method).probability)

@@ -509,6 +509,9 @@ def test_on_the_cuda_provider(photo: np.ndarray) -> None:
         model = ov.load(MODELS / "squeezenet1.1-imagenet.onnx", preprocess="caffe", device="cuda")
     except DeviceError as error:
         pytest.skip(f"no usable CUDA device: {error}")
-    auto, plain = both(model, photo, target=("logits", 281), window=32, stride=32)
+    asked: dict[str, Any] = {"target": ("logits", 281), "window": 32, "stride": 32}
+    auto, plain = (ov.occlusion(model, photo, method=method, **asked) for method in ("incremental", "auto"))
     assert auto.provenance.parameters["method"] == "incremental"
+    assert plain.provenance.parameters["method"] == "plain"
+    assert "a GPU runs whole images sooner" in plain.provenance.parameters["plan"]["why"]
     assert np.abs(auto.probability - plain.probability).max() <= 1e-5 * np.abs(plain.probability).max()

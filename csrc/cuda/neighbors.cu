@@ -191,6 +191,12 @@ class BankIndex final : public NeighborIndex::Implementation {
       throw std::invalid_argument("the bank has " + std::to_string(bank.rows) + " rows; allowed on a device: " +
                                   std::to_string(std::numeric_limits<std::int32_t>::max()));
     }
+    // Tiles count 16 bytes of codes at a time, in 32 bits.
+    const std::int64_t most_rows = (std::int64_t{1} << 36) / code_bytes(bank.columns);
+    if (bank.rows > most_rows) {
+      throw std::invalid_argument("the bank has " + std::to_string(bank.rows) + " rows; allowed on a device with " +
+                                  std::to_string(bank.columns) + " columns: " + std::to_string(most_rows));
+    }
     check_place(bank.data, stream, "rows");
     return bank;
   }

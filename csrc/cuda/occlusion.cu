@@ -13,8 +13,9 @@
 namespace onnxviz::cuda {
 namespace {
 
-// Blocks are small and many, so that a device's last ones are soon done.
-constexpr int most_threads = 128;
+// Blocks of copies are small and many, so that a device's last ones are soon done; windows' threads do less each.
+constexpr int copy_threads = 128;
+constexpr int overlay_threads = 256;
 constexpr int warp_size = 32;
 // Warps enough to keep any device busy; rows that they leave they come back for.
 constexpr std::int64_t most_warps = 8192;
@@ -52,7 +53,7 @@ void with_unit(unsigned bytes, const Call& call) {
 }
 
 // A thread for each piece of work, once for each of so many groups of positions.
-Grid grid_for(std::int64_t work, unsigned rows, unsigned layers) {
+Grid grid_for(std::int64_t work, int most_threads, unsigned rows, unsigned layers) {
   const auto warps = static_cast<int>(blocks_for(std::min<std::int64_t>(work, most_threads), warp_size));
   const int threads = warp_size * std::max(warps, 1);
   return {dim3(blocks_for(work, threads), rows, layers), static_cast<unsigned>(threads)};
@@ -109,7 +110,6 @@ void overlay_in_units(const void* original, const ImageLayout& layout, const voi
     shape.planes = layout.planes;
     shape.planes_apart = (layout.planes + most_planes - 1) / most_planes;
     shape.planes_per_thread = static_cast<int>((layout.planes + shape.planes_apart - 1) / shape.planes_apart);
-    shape.windows_per_thread = most_planes / shape.planes_per_thread;
     const auto planes = [&](const void* first, std::int64_t rows, std::int64_t columns) {
       const std::int64_t plane_units = rows * columns * per_column;
       return Planes<Unit>{static_cast<const Unit*>(first), plane_units, shape.planes_apart * plane_units,
@@ -127,8 +127,8 @@ void overlay_in_units(const void* original, const ImageLayout& layout, const voi
     shape.window_units = layout.planes * height * width * per_column;
     in_launches<Window>(count, [&](auto& at, std::int64_t done, int some) {
       for (int i = 0; i < some; ++i) at.at[i] = window_of(placements[done + i], layout, height, width, per_column);
-      const Grid grid = grid_for(shape.window_step, blocks_for(some, shape.windows_per_thread), 1);
-      launch(overlay<Unit, std::decay_t<decltype(at)>::most>, grid, queue(stream), shape, some, at);
+      const Grid grid = grid_for(shape.window_step, overlay_threads, static_cast<unsigned>(some), 1);
+      launch(overlay<Unit, std::decay_t<decltype(at)>::most>, grid, queue(stream), shape, at);
       shape.source.units += some * shape.source_stride;
       shape.windows += some * shape.window_units;
     });
@@ -147,7 +147,8 @@ void fill_all(const void* image, const void* fill, const ImageLayout& layout, co
     const CopyShape shape{size, phases * size, static_cast<int>(layout.row_bytes()), static_cast<int>(layout.height),
                           phases};
     const unsigned groups = blocks_for(some, phases * copies_per_thread);
-    launch(fill_copies<std::decay_t<decltype(at)>::most>, grid_for(vectors, static_cast<unsigned>(phases), groups),
+    launch(fill_copies<std::decay_t<decltype(at)>::most>,
+           grid_for(vectors, copy_threads, static_cast<unsigned>(phases), groups),
            queue(stream), static_cast<const unsigned char*>(image), static_cast<const unsigned char*>(fill),
            static_cast<unsigned char*>(batch) + done * size, shape, some, at);
   });
@@ -170,8 +171,8 @@ void fill_difference(const void* image, const void* fill, const ImageLayout& lay
       }
       const std::int64_t rows = 2 * some * layout.planes * tallest;
       launch(move_patches<Unit, std::decay_t<decltype(patches)>::most>,
-             grid_for(std::min(rows, most_warps) * warp_size, 1, 1), queue(stream), static_cast<const Unit*>(image),
-             static_cast<const Unit*>(fill),
+             grid_for(std::min(rows, most_warps) * warp_size, copy_threads, 1, 1), queue(stream),
+             static_cast<const Unit*>(image), static_cast<const Unit*>(fill),
              static_cast<Unit*>(batch) + done * static_cast<std::int64_t>(layout.bytes() / bytes), layout.planes,
              layout.height, layout.width * per_column, tallest, some, patches);
     });

@@ -30,7 +30,10 @@ def occlusion(
     ] = "mean",
     method: Annotated[
         str,
-        typer.Option(metavar="METHOD", help="auto computes only what the patch can change, plain everything."),
+        typer.Option(
+            metavar="METHOD",
+            help="incremental computes only what the patch can change, plain everything; auto the first on a CPU.",
+        ),
     ] = "auto",
     labels: Labels = None,
     preprocess: Preprocess = None,

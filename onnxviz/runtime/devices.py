@@ -130,7 +130,8 @@ def _number(name: Any, wish: Any) -> int:
 
 def _cuda_device(number: int) -> Device:
     options: dict[str, Any] = {
-        "device_id": str(number),
+        # onnxruntime 1.31 prints a warning for each session that names its device, so the first one is not named.
+        **({"device_id": str(number)} if number else {}),
         # TensorFloat-32 rounds factors to 11 bits: batches would no longer equal single runs, nor a GPU a CPU.
         "use_tf32": "0",
         # The default measures several algorithms for each new shape of a convolution: slow where windows of many shapes

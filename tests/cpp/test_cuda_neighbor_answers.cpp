@@ -183,6 +183,12 @@ void overflow_is_made_good(const Stream& stream) {
         index.set_start({directions > 0, directions > 0});
         const Matrix<float> some = first_rows(both.bank, queries);
         CHECK_FOR(both.found(index, some, 6) == both.expected(some, 6), described(both, name));
+        // What waits in a list when the chunk overflows is not lost.
+        sizes.capacity = 40;
+        sizes.rows_per_chunk = 60;
+        NeighborIndex waiting = both.index(sizes);
+        waiting.set_start({directions > 0, directions > 0});
+        CHECK_FOR(both.found(waiting, some, 30) == both.expected(some, 30), described(both, name));
       }
     }
   }
@@ -390,6 +396,13 @@ void arguments_are_checked(const Stream& stream) {
   CHECK(contains(message_of<std::invalid_argument>([&] { index.set_start({true, false}); }), "no projections"));
   index.query(MatrixView<float>{nullptr, 0, 4}, 1, nullptr, nullptr, stream.view());  // no queries, no answers
 
+  // More codes than tiles can count. Nobody looks at the rows before that is said.
+  const MatrixView<float> endless{nullptr, (std::int64_t{1} << 30) + 1, 4};
+  CHECK(contains(message_of<std::invalid_argument>([&] {
+                   NeighborIndex(endless, both.owned.setup, stream.view(), SearchSizes());
+                 }),
+                 "1073741825 rows; allowed on a device with 4 columns: 1073741824"));
+
   // Memory that is not where it has to be.
   const Array<double> far(3, 0);
   const Array<std::int64_t> near(3, 0);
@@ -483,6 +496,14 @@ void passes_meet_each_row_once() {
   }
 }
 
+// A device whose multiprocessors have less memory takes other tiles, to the same answers.
+void small_devices_answer_alike() {
+  const Stream small(1);
+  for (const std::int64_t columns : {60, 130, 200}) {
+    same_as_the_cpu<float>(1, Metric::euclidean, 300, columns, 5, 0, {20, 45, 140}, small);
+  }
+}
+
 // Projections come first where they tell rows apart.
 void the_start_is_chosen(const Stream& stream) {
   const std::int64_t columns = 320;
@@ -520,6 +541,7 @@ int main() {
     using namespace onnxviz::cuda;
     const Stream stream(0);
     passes_meet_each_row_once();
+    small_devices_answer_alike();
     the_start_is_chosen(stream);
     all_banks_are_searched(stream);
     odd_shapes_are_searched(stream);

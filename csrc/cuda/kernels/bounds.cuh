@@ -116,8 +116,8 @@ __device__ __forceinline__ double upper_bound(const Comparison& comparison, cons
 //
 // With u = 2^-24, the roundoff of float32, what is computed of D^2 is wrong by less than
 //     20 u m M + 9 u (|R|^2 + |Q|^2),     m = |R| + s |z| sqrt(columns), and M the same of the query:
-// none of I, z V, y U and C, times s t, is more than m M, and each is rounded a few times. 2 m M is at most m^2 + M^2, and
-// m^2 at most 2 (|R|^2 + (s z)^2 columns). So 64 u of that sum is taken off |R|^2, and the same off |Q|^2; with 2^-100,
+// none of I, z V, y U and C, times s t, is more than m M, and each is rounded a few times. 2 m M is at most m^2 + M^2,
+// and m^2 at most 2 (|R|^2 + (s z)^2 columns). So 64 u of that sum is taken off |R|^2, and the same off |Q|^2; with 2^-100,
 // more than what is lost below the range of float32. What is above that range is given up.
 // Residuals and radii are rounded by less than 9 u of what is within reach: 16 u are added to the square of the reach.
 struct RoughTerms {

@@ -44,7 +44,8 @@ __device__ __forceinline__ bool is_nearer(const Neighbor& a, const Neighbor& b) 
   return a.squared < b.squared || (a.squared == b.squared && a.row < b.row);
 }
 
-// Of each query `capacity` entries, `nearest_size` neighbours. Entries stay from chunk to chunk, until they are measured.
+// Of each query `capacity` entries, which stay from chunk to chunk until they are measured, and `nearest_size`
+// neighbours.
 struct Lists {
   int capacity;
   int* count;  // how many rows were in doubt; those beyond the capacity are not in the list

@@ -276,15 +276,14 @@ struct OverlayShape {
   std::int64_t planes;
   std::int64_t planes_apart;
   int planes_per_thread;
-  int windows_per_thread;
   int rows;
   int columns;  // units
   int pixel;    // units
 };
 
-// So many units a thread has on their way at a time.
+// So many units a thread has on their way at a time: fewer, and it waits for each; more, and there are few threads.
 template <class Unit>
-constexpr int most_planes_per_thread = sizeof(Unit) == 16 ? 4 : sizeof(Unit) > 2 ? 8 : 16;
+constexpr int most_planes_per_thread = sizeof(Unit) == 16 ? 4 : sizeof(Unit) > 1 ? 8 : 16;
 
 // Where the units of a thread come from: that of its first plane, and how far behind it that of the next one lies.
 template <class Unit>
@@ -311,11 +310,12 @@ __device__ __forceinline__ Origin<Unit> origin_of(const OverlayShape<Unit>& shap
   return {units + plane * plane_units + line * columns + in_line, is_fresh ? source.step : map.step};
 }
 
-// Window i: a crop of the map, with the pixels of `fresh` from source i, and the border where it reaches past the map.
-// Threads of the first planes_apart planes write those behind them, too, with the same row and column.
+// Window blockIdx.y: a crop of the map, with the pixels of `fresh` from its source, and the border where it reaches
+// past the map. Threads of the first planes_apart planes write those behind them, too, with the same row and column.
 template <class Unit, int most>
-__global__ void overlay(const OverlayShape<Unit> shape, int count, const Positions<Window, most> windows) {
+__global__ void overlay(const OverlayShape<Unit> shape, const Positions<Window, most> windows) {
   constexpr int most_planes = most_planes_per_thread<Unit>;
+  const auto i = static_cast<int>(blockIdx.y);
   const std::int64_t plane_units = static_cast<std::int64_t>(shape.rows) * shape.columns;
   const std::int64_t thread = thread_in_grid();
   const std::int64_t plane = thread / plane_units;
@@ -327,25 +327,19 @@ __global__ void overlay(const OverlayShape<Unit> shape, int count, const Positio
   const bool has_all = plane + (shape.planes_per_thread - 1) * shape.planes_apart < shape.planes;
   // bound: s/has_all ? shape.planes_per_thread : shape.planes_per_thread - 1/shape.planes_per_thread/
   const int planes = has_all ? shape.planes_per_thread : shape.planes_per_thread - 1;
-  const int first = static_cast<int>(blockIdx.y) * shape.windows_per_thread;
-  // bound: s/min(first + shape.windows_per_thread, count)/first + shape.windows_per_thread/
-  const int last = min(first + shape.windows_per_thread, count);
-  Unit* window = shape.windows + first * shape.window_units + thread;
-  for (int i = first; i < last; ++i, window += shape.window_units) {
-    const Origin<Unit> origin = origin_of(shape, i, windows.at[i], plane, row, column);
-    Unit values[most_planes]{};
-    const Unit* from = origin.place;
-    ONNXVIZ_UNROLL
-    for (int j = 0; j < most_planes; ++j, from += origin.step) {
-      // bound: s/j < planes/j <= planes/
-      if (j < planes) values[j] = __ldg(from);
-    }
-    Unit* to = window;
-    ONNXVIZ_UNROLL
-    for (int j = 0; j < most_planes; ++j, to += shape.window_step) {
-      // bound: s/j < planes/j <= planes/
-      if (j < planes) *to = values[j];
-    }
+  const Origin<Unit> origin = origin_of(shape, i, windows.at[i], plane, row, column);
+  Unit values[most_planes]{};
+  const Unit* from = origin.place;
+  ONNXVIZ_UNROLL
+  for (int j = 0; j < most_planes; ++j, from += origin.step) {
+    // bound: s/j < planes/j <= planes/
+    if (j < planes) values[j] = __ldg(from);
+  }
+  Unit* to = shape.windows + i * shape.window_units + thread;
+  ONNXVIZ_UNROLL
+  for (int j = 0; j < most_planes; ++j, to += shape.window_step) {
+    // bound: s/j < planes/j <= planes/
+    if (j < planes) *to = values[j];
   }
 }
 

@@ -54,9 +54,9 @@ __device__ __forceinline__ int kept_of_warp() {
 // A block's tile of products: 16 x LeftTiles x LeftWarps rows on the left, 8 x RightTiles x RightWarps on the right.
 //
 // `Step` bytes of each row at a time go through shared memory, `Depth` steps deep. A product does not change with the
-// order of its columns, so lane t of four takes the 16 t-th to 16 t + 15-th bytes of a row's 64 at once, for two steps of
-// the tensor core: 128 bits a load. Where a step has two times 64 bytes, odd rows have them the other way round, so that
-// two rows touch every bank once.
+// order of its columns, so lane t of four takes the 16 t-th to 16 t + 15-th bytes of a row's 64 at once, for two steps
+// of the tensor core: 128 bits a load. Where a step has two times 64 bytes, odd rows have them the other way round, so
+// that two rows touch every bank once.
 template <int LeftTiles, int RightTiles, int LeftWarps, int RightWarps, int Step, int Depth, int Blocks>
 struct ProductTile {
   static constexpr int left_rows = 16 * LeftTiles * LeftWarps;
@@ -89,8 +89,8 @@ struct ProductTile {
     return (warp % RightWarps * RightTiles + j) * 8 + lane % 4 * 2 + side;
   }
 
-  // `left_row_of` and `right_row_of` say which row of `left` and of `right` a row of the tile is. Returns the part of the
-  // shared memory, stage_bytes of it, that nobody reads or writes any more.
+  // `left_row_of` and `right_row_of` say which row of `left` and of `right` a row of the tile is. Returns the part of
+  // the shared memory, stage_bytes of it, that nobody reads or writes any more.
   template <class Left, class Right>
   __device__ __forceinline__ unsigned char* multiply(const std::int8_t* left, const Left& left_row_of,
                                                      const std::int8_t* right, const Right& right_row_of,

@@ -1,7 +1,7 @@
 // From the rows that a first look left in doubt to the nearest: bounds of both sides, a smaller threshold, distances.
 //
-// The kernels run one after the other for each chunk: narrow (bounds of its entries) and tighten (the k-th smallest upper
-// bound of all entries is a threshold). In the end, and before a list may be too long for the next chunk: measure
+// The kernels run one after the other for each chunk: narrow (bounds of its entries) and tighten (the k-th smallest
+// upper bound of all entries is a threshold). In the end, and before a list may be too long for the next chunk: measure
 // (distances of the entries within the threshold), settle (the k nearest of these and those before).
 #pragma once
 
