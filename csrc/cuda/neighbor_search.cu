@@ -143,7 +143,7 @@ void ListMemory::reserve(const SearchPlan& plan, int device) {
   lists_.upper = take<float>(entries);
   lists_.squared = take<double>(entries);
   lists_.nearest = take<Neighbor>(queries * static_cast<std::size_t>(plan.nearest_size));
-  lists_.in_doubt = take<unsigned long long>(1);
+  in_doubt_ = take<unsigned long long>(1);
 }
 
 void look(LevelView rows, const Chunk& chunk, LevelView queries, std::int64_t count, const Rules& rules,

@@ -40,7 +40,9 @@ class ListMemory {
  public:
   // Makes it large enough; what it held is lost.
   void reserve(const SearchPlan& plan, int device);
+  // Without a count of the rows in doubt; for that there is a place, which nobody has set to 0.
   const Lists& lists() const { return lists_; }
+  unsigned long long* in_doubt() const { return in_doubt_; }
 
  private:
   template <class T>
@@ -49,6 +51,7 @@ class ListMemory {
   Memory memory_;
   std::size_t used_ = 0;
   Lists lists_{};
+  unsigned long long* in_doubt_ = nullptr;
 };
 
 template <class T>

@@ -269,10 +269,11 @@ class BankIndex final : public NeighborIndex::Implementation {
     const Workplace place(*this);
     const SearchPlan plan = this->plan(k, count);
     place->reserve(plan, encoder_, device_);
-    unsigned long long* const in_doubt = place->lists.lists().in_doubt;
+    unsigned long long* const in_doubt = place->lists.in_doubt();
     check(cudaMemsetAsync(in_doubt, 0, sizeof *in_doubt, queue(stream)), "cudaMemsetAsync");
     start_ = {true, true};
-    run(MatrixView<T>{sample.data(), count, columns()}, plan, distances.data(), indices.data(), *place, stream);
+    run(MatrixView<T>{sample.data(), count, columns()}, plan, distances.data(), indices.data(), *place, stream,
+        in_doubt);
     unsigned long long left = 0;
     copy_to_host(&left, in_doubt, sizeof left, stream);
     const double share = static_cast<double>(left) / (static_cast<double>(rows()) * static_cast<double>(count));
@@ -311,8 +312,10 @@ class BankIndex final : public NeighborIndex::Implementation {
 
   template <class U>
   void run(MatrixView<U> queries, const SearchPlan& plan, double* distances, std::int64_t* indices,
-           const Workspace& workspace, StreamView stream) const {
+           const Workspace& workspace, StreamView stream, unsigned long long* in_doubt = nullptr) const {
     const bool projected = start_of(plan, queries.rows);
+    Lists lists = workspace.lists.lists();
+    lists.in_doubt = in_doubt;
     for (std::int64_t first = 0; first < queries.rows; first += plan.queries_at_once) {
       const std::int64_t count = std::min(plan.queries_at_once, queries.rows - first);
       unsigned long long* const first_unfit = workspace.first_unfit.data();
@@ -324,7 +327,7 @@ class BankIndex final : public NeighborIndex::Implementation {
       }
       const SearchedQueries ready{exact(workspace), workspace.bytes.view(),
                                   projected ? workspace.projected.view() : LevelView{nullptr, nullptr, 0}, count};
-      search(searched(), ready, plan, workspace.lists.lists(), projected,
+      search(searched(), ready, plan, lists, projected,
              Answers{distances + first * plan.k, indices + first * plan.k, encoder_.cosine()}, stream);
       // The one time that the host waits for so many queries.
       unsigned long long row = none_unfit;

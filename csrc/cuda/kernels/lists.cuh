@@ -58,7 +58,7 @@ struct Lists {
   int nearest_size;
   Neighbor* nearest;
   int* nearest_count;
-  unsigned long long* in_doubt;  // rows over all chunks, over all queries
+  unsigned long long* in_doubt;  // rows over all chunks, over all queries; null where nobody counts them
 
   // Whether what is listed is measured now: in the end, or because there may be no room for the next chunk.
   __host__ __device__ __forceinline__ bool is_due(int listed, bool last) const { return last || listed > capacity / 2; }

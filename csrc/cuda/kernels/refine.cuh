@@ -100,6 +100,7 @@ struct TightenShared {
     for (int bin = thread; bin < 256; bin += threads) shared.bins[bin] = 0;
     __syncthreads();
     const unsigned prefix = shared.prefix;
+    const int rank = shared.rank;
     const unsigned known = shift == 24 ? 0u : 0xffffffffu << (shift + 8);
     // bound: s/i < count/i < count - 1/
     for (int i = thread; i < count; i += threads) {
@@ -116,7 +117,6 @@ struct TightenShared {
         // bound: s/thread >= by/true/
         if (thread >= by) through += before;
       }
-      const int rank = __shfl_sync(whole_warp, shared.rank, 0);
       int below = through - own;
       // bound: s/below < rank/true/ s/rank <= through/rank < through/
       if (below < rank && rank <= through) {
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(most_settle_threads)
     shared.filled = before;
     // bound: s/before == k/true/ s/INFINITY, -1/INFINITY, std::int64_t{1} << 62/
     shared.worst = before == k ? kept[k - 1] : Neighbor{INFINITY, -1};
-    atomicAdd(lists.in_doubt, static_cast<unsigned long long>(found));
+    if (lists.in_doubt != nullptr) atomicAdd(lists.in_doubt, static_cast<unsigned long long>(found));
   }
   __syncthreads();
 
