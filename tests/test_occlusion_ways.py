@@ -500,6 +500,16 @@ def test_memory_stays_below_what_is_stated(tmp_path: Path) -> None:
     assert 0 < bounded <= 48 << 20
 
 
+def test_a_gpu_runs_whole_images_unless_asked(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ov.load(MODELS / "squeezenet1.1-imagenet.onnx", preprocess="caffe", device="cpu")
+    monkeypatch.setattr(model, "provider", "CUDAExecutionProvider")
+    taken = {}
+    for method in ("auto", "incremental"):
+        found = ov.occlusion(model, photo, target=("logits", 281), window=32, stride=64, method=method)
+        taken[method] = found.provenance.parameters["method"]
+    assert taken == {"auto": "plain", "incremental": "incremental"}
+
+
 @pytest.mark.gpu
 def test_on_the_cuda_provider(photo: np.ndarray) -> None:
     """There is no blocked layout there: stages are optimised one by one, and sums may be added in another order."""
