@@ -202,6 +202,20 @@ void overflow_is_made_good(const Stream& stream) {
   CHECK(both.found(both.index(sizes), one, 150) == both.expected(one, 150));
 }
 
+// Rows as far as the threshold, which is 0 here, may have lower numbers than those that are known.
+void equal_rows_are_told_apart_by_number(const Stream& stream) {
+  Matrix<float> bank(60, 5);
+  std::fill(bank.elements.begin(), bank.elements.end(), 1.5F);
+  const BothBanks<float> both(std::move(bank), Metric::euclidean, 0, false, stream);
+  SearchSizes sizes = small_sizes();
+  sizes.capacity = 16;
+  sizes.rows_per_chunk = 10;
+  for (const std::int64_t queries : {1, 9}) {
+    const Matrix<float> some = first_rows(both.bank, queries);
+    CHECK(both.found(both.index(sizes), some, 5) == both.expected(some, 5));
+  }
+}
+
 // Every row is nearer than all before it: the buffer of neighbours, in global memory, fills up in every way.
 void buffers_hold_what_comes(const Stream& stream) {
   Matrix<float> bank(1400, 1);
@@ -547,6 +561,7 @@ int main() {
     odd_shapes_are_searched(stream);
     queries_may_have_the_other_type(stream);
     overflow_is_made_good(stream);
+    equal_rows_are_told_apart_by_number(stream);
     buffers_hold_what_comes(stream);
     every_k_is_served(stream);
     all_pairs_are_found(stream);
