@@ -114,7 +114,7 @@ struct ProductTile {
     const auto begin = [&](int number) {
       auto* stage = reinterpret_cast<uint4*>(shared + number % depth * stage_bytes);
       const auto first = static_cast<unsigned>(number * units_per_row);
-      // The last step of rows may be half of one.
+      // The last step of rows may be half of one, and the copies run ahead of it.
       // bound: s/unit + first < row_units/true/
       if (unit + first < row_units) {
         ONNXVIZ_UNROLL
@@ -131,8 +131,7 @@ struct ProductTile {
     const auto halves = static_cast<int>(row_bytes / 64);
     const int steps = (halves * 64 + step - 1) / step;
     for (int number = 0; number < depth - 1; ++number) {
-      // bound: s/number < steps/true/
-      if (number < steps) begin(number);
+      begin(number);
       close_copy_group();
     }
     for (int number = 0; number < steps; ++number) {
@@ -140,8 +139,7 @@ struct ProductTile {
       wait_for_copies<depth - 2>();
       // Everybody's copies have arrived, and everybody has done with the stage that is written next.
       __syncthreads();
-      // bound: s/number + depth - 1 < steps/true/
-      if (number + depth - 1 < steps) begin(number + depth - 1);
+      begin(number + depth - 1);
       close_copy_group();
       const auto* stage = reinterpret_cast<const uint4*>(shared + number % depth * stage_bytes);
       add(stage, 0);
