@@ -19,7 +19,8 @@ from light_models import LIGHT, with_random_weights
 from onnxviz.errors import UnsupportedOperatorError
 from onnxviz.graph.detached import detach_weights
 from onnxviz.graph.gradient.decompose import decompose
-from onnxviz.graph.gradient.upgrade import incompatibility, rewritten, upgrade
+from onnxviz.graph.gradient.upgrade import incompatibility, upgrade
+from onnxviz.graph.gradient.upgrade_steps import STEPS
 from onnxviz.graph.taps import expose
 from onnxviz.graph.wiring import default_opset, real_inputs, subgraphs
 from zoo_models import ZOO
@@ -425,11 +426,11 @@ def test_a_case_for_every_rewrite_that_onnxruntime_can_run() -> None:
         for case in CASES.values()
         for each in case.nodes
         for opset in case.opsets
-        for op_type, version in rewritten()
+        for op_type, version in STEPS
         if op_type == each.op_type and opset < version
     }
     elsewhere = {("Softmax", 13), ("LogSoftmax", 13), ("Hardmax", 13), ("Scan", 9), ("ReduceLogSum", 18)}
-    assert {step for step in rewritten() if step[1] > 7} - elsewhere - covered == set()
+    assert {step for step in STEPS if step[1] > 7} - elsewhere - covered == set()
 
 
 @settings(max_examples=80, deadline=None)
@@ -864,7 +865,7 @@ def test_every_change_of_an_operator_has_been_looked_at() -> None:
             if defs.has(schema.name, earlier, ""):
                 changes.add((schema.name, schema.since_version))
     plain = {*WORDS_AND_TYPES.split(), *ADDED.split(), *RUNTIME_AGREES, *WRITTEN_OUT}
-    labels = {f"{name}-{version}" for name, version in changes if (name, version) not in rewritten()}
+    labels = {f"{name}-{version}" for name, version in changes if (name, version) not in STEPS}
     assert labels - plain == set(), "new changes: read them, then list them or write a rewrite"
     if defs.onnx_opset_version() == 28:
         assert plain - labels == set()

@@ -16,18 +16,17 @@ from numpy.typing import ArrayLike
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxviz.graph.detached import detach_weights
-from onnxviz.graph.gradient.upgrade import (
+from onnxviz.graph.gradient.editing import (
     CannotNormalize,
     GraphEditor,
     ValueNames,
     ValueTypes,
-    attach_weights,
     become,
     infer_types,
-    refusal,
     settle_constants,
     take_attribute,
 )
+from onnxviz.graph.gradient.upgrade import attach_weights, refusal
 from onnxviz.graph.wiring import Wiring, attribute, subgraphs
 
 __all__ = ["decompose"]
