@@ -38,6 +38,28 @@ def test_answers_are_those_of_the_cpu(cuda_device: int, metric: str, dtype: str)
         assert told == [(0, 60)]
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize(("rows", "columns", "dtype"), [(700, 515, "float32"), (600, 300, "float64")])
+def test_several_tiles_give_the_same_answers(
+    cuda_device: int, metric: str, rows: int, columns: int, dtype: str
+) -> None:
+    rng = np.random.default_rng(3)
+    parts = rng.standard_normal((rows, 24)), rng.standard_normal((24, columns))
+    bank = np.maximum(parts[0] @ parts[1] + 0.3 * rng.standard_normal((rows, columns)), 0).astype(dtype)
+    queries = (bank[:180] + 0.1 * rng.standard_normal((180, columns))).astype(dtype)
+    queries[:40] = bank[:40]
+    stream = Stream(cuda_device)
+    setup = train(bank.copy(), rows, metric=metric)
+    index = CudaNeighborIndex(Buffer.from_host(bank, stream), metric=metric, stream=stream, setup=setup)
+    cpu = NeighborIndex(bank, metric=metric)
+    for some in (queries[:1], queries[:7], queries):
+        found = index.query(Buffer.from_host(some, stream), 10, stream=stream)
+        for ours, theirs in zip(found, cpu.query(some, 10), strict=True):
+            assert ours.to_host(stream).tobytes() == theirs.tobytes()
+    for ours, theirs in zip(index.query_all_rows(5, stream=stream), cpu.query_all_rows(5), strict=True):
+        assert ours.to_host(stream).tobytes() == theirs.tobytes()
+
+
 def test_projections_give_the_same_answers(cuda_device: int) -> None:
     rows, queries = rows_and_queries("float32")
     stream = Stream(cuda_device)
