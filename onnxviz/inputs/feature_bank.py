@@ -1,21 +1,15 @@
 """Feature vectors come in, block by block; a folder that may be larger than memory keeps them, and any rows go out.
 
 The folder holds ``bank.json`` (the manifest: one line for each shard), and for each shard a ``.npy`` file and, where
-the rows have names or classes, a ``.json`` file. A shard is written before the manifest that lists it, each whole or
-not at all, so a kill at any time leaves the bank as it was before or after an append.
+the rows have names or classes, a ``.json`` file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import os
-import re
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,52 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from onnxviz.disk import STAGING_PREFIX, FileLock, disk_errors, replace_file, sync_folder
+from onnxviz.disk import disk_errors
 from onnxviz.errors import InputError
-from onnxviz.inputs.bank_manifest import (
-    DTYPES,
-    Labels,
-    Manifest,
-    ShardRecord,
-    plain_provenance,
-    shard_name,
-    space_of,
-)
+from onnxviz.inputs.bank_files import Shard, damage, opened, read_labels, read_manifest, read_rows
+from onnxviz.inputs.bank_manifest import DTYPES, Labels, Manifest, ShardRecord, shard_name, space_of
+from onnxviz.inputs.bank_writer import BankWriter, Part
 from onnxviz.inputs.image_set import Skipped
 from onnxviz.results import Features, Provenance
 
 __all__ = ["FeatureBank", "Shard"]
 
-MANIFEST = "bank.json"
-_LOCK = "bank.lock"
 _MOST_LISTED = 10
-_SHARD_FILE = re.compile(r"shard-(\d{6,})\.(?:npy|json)")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Where some rows of a bank lie on disk: C-contiguous, little-endian, one after the other."""
-
-    path: Path
-    """The ``.npy`` file."""
-    offset: int
-    """Bytes before the first number in the file."""
-    start: int
-    """Number of the first row in the bank."""
-    rows: int
-    """At least 1."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """A shard that is to be written."""
-
-    array: NDArray[Any]
-    labels: Labels
-    made_by: Provenance | None
-    reached: int | None
-    copied: tuple[Path, str] | None = None
-    """The file that it is copied from, and its digest; None where it is new."""
 
 
 class FeatureBank:
@@ -88,10 +47,8 @@ class FeatureBank:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
-        self._manifest = manifest
-        self._labels: dict[int, Labels] = {}
-        self._lock: FileLock | None = None
-        self._appending = threading.Lock()
+        self._writer = BankWriter(folder, manifest)
+        self._labels: dict[tuple[int, ShardRecord], Labels] = {}
 
     @classmethod
     def create(
@@ -131,19 +88,7 @@ class FeatureBank:
         manifest = Manifest(int(columns), kind, None if class_names is None else tuple(map(str, class_names)))
         bank = cls(path, manifest)
         with disk_errors(shown):
-            path.mkdir(exist_ok=True)
-            bank._refuse_what_is_there()
-            bank._become_writer()
-            try:
-                # Somebody may have been quicker before the lock was held.
-                bank._refuse_what_is_there()
-                bank._remove_leftovers()
-                replace_file(path / MANIFEST, manifest.to_bytes())
-                sync_folder(path)
-                sync_folder(path.absolute().parent)
-            except BaseException:
-                bank.close()
-                raise
+            bank._writer.create()
         return bank
 
     @classmethod
@@ -161,17 +106,15 @@ class FeatureBank:
         InputError
             The folder holds none, or one that cannot be read, or there is another writer.
         """
-        bank = cls(Path(folder), _read_manifest(Path(folder)))
+        bank = cls(Path(folder), read_manifest(Path(folder)))
         if lock:
             with disk_errors(os.fspath(folder)):
-                bank._take_lock()
+                bank._writer.lock()
         return bank
 
     def close(self) -> None:
         """Let others append; the bank can still be read, and the next append locks it again."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._writer.release()
 
     def __enter__(self) -> FeatureBank:
         return self
@@ -279,8 +222,8 @@ class FeatureBank:
         while low < stop:
             shard = self._shard(self._holder(low))
             high = min(stop, shard.start + shard.rows)
-            with _opened(shard.path) as file:
-                _read_rows(file, shard, low, found[low - start : high - start])
+            with opened(shard.path) as file:
+                read_rows(file, shard, low, found[low - start : high - start])
             low = high
         return found
 
@@ -327,9 +270,9 @@ class FeatureBank:
         while first < len(order):
             shard = self._shard(self._holder(int(numbers[order[first]])))
             end = int(np.searchsorted(numbers, shard.start + shard.rows, sorter=order))
-            with _opened(shard.path) as file:
+            with opened(shard.path) as file:
                 for place in order[first:end]:
-                    _read_rows(file, shard, int(numbers[place]), found[place : place + 1])
+                    read_rows(file, shard, int(numbers[place]), found[place : place + 1])
             first = end
         return found
 
@@ -368,13 +311,7 @@ class FeatureBank:
         InputError
             Names every file that is missing, truncated or altered.
         """
-        wrong = []
-        for number, shard in enumerate(self._manifest.shards):
-            size = shard.offset + shard.rows * self._manifest.columns * self.dtype.itemsize
-            wrong.append(_damage(self.folder / shard_name(number), shard.sha256, size))
-            if shard.labels_sha256 is not None:
-                wrong.append(_damage(self.folder / shard_name(number, ".json"), shard.labels_sha256, None))
-        found = [text for text in wrong if text is not None]
+        found = damage(self.folder, self._manifest)
         if found:
             more = len(found) - _MOST_LISTED
             raise InputError(
@@ -421,10 +358,10 @@ class FeatureBank:
         rows = self._checked(np.asarray(array))
         if not len(rows) and not skipped:
             return
-        with self._writing():
+        with self._writer.writing():
             known = self.class_names
             labels = Labels.checked(len(rows), names, classes, indices, skipped, None if known is None else len(known))
-            self._write([_Part(rows, labels, provenance, reached)], known)
+            self._writer.append([Part(rows, labels, provenance, reached)], known)
 
     def append_bank(self, other: FeatureBank) -> None:
         """Add all rows of another bank at the end, shard by shard: all of them or, when this fails, none.
@@ -445,10 +382,10 @@ class FeatureBank:
                 "banks of different rows cannot be merged", where=str(other.folder),
                 got=f"{other.shape[1]} {other.dtype} columns", allowed=f"{self.shape[1]} {self.dtype} columns",
             )  # fmt: skip
-        with self._writing():
+        with self._writer.writing():
             self._refuse_other_space(other)
             class_names, number_of = self._matched_classes(other)
-            self._write(other._parts(number_of), class_names)
+            self._writer.append(other._parts(number_of), class_names)
 
     def _refuse_other_space(self, other: FeatureBank) -> None:
         first, *rest = [space_of(made) for made in (*self.provenance, *other.provenance)] or [{}]
@@ -476,7 +413,7 @@ class FeatureBank:
         # The last entry is read by -1, the unknown class.
         return joined, np.array([*(joined.index(name) for name in theirs), -1], np.int64)
 
-    def _parts(self, number_of: NDArray[np.int64] | None) -> Iterator[_Part]:
+    def _parts(self, number_of: NDArray[np.int64] | None) -> Iterator[Part]:
         manifest = self._manifest
         for number, shard in enumerate(manifest.shards):
             labels = self._labels_of(number)
@@ -485,7 +422,7 @@ class FeatureBank:
             start = int(manifest.starts[number])
             made_by = None if shard.made_by is None else manifest.made_by[shard.made_by]
             copied = self.folder / shard_name(number), shard.sha256
-            yield _Part(self.rows(start, start + shard.rows), labels, made_by, shard.reached, copied)
+            yield Part(self.rows(start, start + shard.rows), labels, made_by, shard.reached, copied)
 
     def _checked(self, array: NDArray[Any]) -> NDArray[Any]:
         where = f"rows for {self.folder}"
@@ -507,193 +444,21 @@ class FeatureBank:
             )  # fmt: skip
         return np.ascontiguousarray(array, self.dtype.newbyteorder("<"))
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Be the only writer inside; whatever breaks off inside leaves the bank as the manifest on disk says."""
-        with self._appending, disk_errors(str(self.folder)):
-            self._take_lock()
-            try:
-                yield
-            except BaseException:
-                # Where it broke off nobody knows, an interrupt may come at any time: only the disk tells what holds.
-                try:
-                    with contextlib.suppress(OSError, InputError):
-                        self._settle()
-                finally:
-                    self.close()
-                raise
-
-    def _write(self, parts: Iterable[_Part], class_names: tuple[str, ...] | None) -> None:
-        made_by, shards = list(self._manifest.made_by), list(self._manifest.shards)
-        for part in parts:
-            shards.append(self._write_shard(len(shards), part, made_by))
-        # The shards' names must be on disk before a manifest that relies on them is.
-        sync_folder(self.folder)
-        manifest = dataclasses.replace(
-            self._manifest, class_names=class_names, made_by=tuple(made_by), shards=tuple(shards)
-        )
-        replace_file(self.folder / MANIFEST, manifest.to_bytes())
-        self._manifest = manifest
-        # The rows are in; that the folder's entry could not be forced to disk is no failure to report.
-        with contextlib.suppress(OSError):
-            sync_folder(self.folder)
-
-    def _write_shard(self, number: int, part: _Part, made_by: list[Provenance]) -> ShardRecord:
-        header = io.BytesIO()
-        kind = np.lib.format.dtype_to_descr(part.array.dtype)
-        np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": part.array.shape})
-        digest = hashlib.sha256(header.getbuffer())
-        digest.update(part.array.data)
-        if part.copied is not None and part.copied[1] != digest.hexdigest():
-            raise _altered(part.copied[0])
-        labels = part.labels.to_bytes()
-        replace_file(self.folder / shard_name(number), header.getvalue(), part.array.data)
-        if labels is not None:
-            replace_file(self.folder / shard_name(number, ".json"), labels)
-        return ShardRecord(
-            rows=len(part.array),
-            offset=header.tell(),
-            sha256=digest.hexdigest(),
-            labels_sha256=None if labels is None else hashlib.sha256(labels).hexdigest(),
-            made_by=None if part.made_by is None else _place(part.made_by, made_by),
-            reached=part.reached,
-        )
-
-    def _take_lock(self) -> None:
-        """Become the writer, know what the bank holds, and remove what another writer left half done."""
-        if self._lock is not None and self._lock.held:
-            return
-        self._become_writer()
-        try:
-            self._settle()
-        except BaseException:
-            self.close()
-            raise
-
-    def _become_writer(self) -> None:
-        try:
-            self._lock = FileLock(self.folder / _LOCK)
-        except BlockingIOError as error:
-            raise InputError(
-                "somebody else is writing to this feature bank", where=str(self.folder),
-                got="a lock that another process, or another FeatureBank of this one, holds",
-                next_step="Wait until it has ended, or close() the other one",
-            ) from error  # fmt: skip
-
-    def _settle(self) -> None:
-        self._manifest = _read_manifest(self.folder)
-        self._labels = {}
-        self._remove_leftovers()
-
-    def _remove_leftovers(self) -> None:
-        for path in self.folder.iterdir():
-            match = _SHARD_FILE.fullmatch(path.name)
-            stray = match is not None and int(match[1]) >= len(self._manifest.shards)
-            if stray or path.name.startswith(STAGING_PREFIX):
-                path.unlink(missing_ok=True)
-
-    def _refuse_what_is_there(self) -> None:
-        present = sorted(path.name for path in self.folder.iterdir())
-        if MANIFEST in present:
-            raise InputError(
-                "the folder holds a feature bank already", where=str(self.folder),
-                next_step="Open it with FeatureBank.open, or name another folder",
-            )  # fmt: skip
-        foreign = [name for name in present if name != _LOCK and not name.startswith(STAGING_PREFIX)]
-        if foreign:
-            raise InputError(
-                "the folder holds files that are no feature bank", where=str(self.folder),
-                got=", ".join(map(repr, foreign[:3])) + (", ..." if len(foreign) > 3 else ""),
-                next_step="Name an empty folder, or a new one",
-            )  # fmt: skip
-
     # -- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _manifest(self) -> Manifest:
+        return self._writer.manifest
 
     def _all_labels(self) -> list[Labels]:
         return [self._labels_of(number) for number in range(len(self._manifest.shards))]
 
     def _labels_of(self, number: int) -> Labels:
-        shard = self._manifest.shards[number]
-        if shard.labels_sha256 is None:
-            return Labels()
-        if number not in self._labels:
-            path = self.folder / shard_name(number, ".json")
-            with _opened(path) as file:
-                data = file.readall()
-            if hashlib.sha256(data).hexdigest() != shard.labels_sha256:
-                raise _altered(path)
-            known = self.class_names
-            self._labels[number] = Labels.from_bytes(data, shard.rows, None if known is None else len(known), str(path))
-        return self._labels[number]
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.FileIO]:
-    try:
-        with path.open("rb", buffering=0) as file:
-            yield file
-    except (OSError, EOFError) as error:
-        reason = "it is shorter than it was" if isinstance(error, EOFError) else error.strerror
-        raise InputError(
-            "a shard of the bank cannot be read", where=str(path), got=str(reason),
-            next_step="FeatureBank.verify() tells what else is damaged",
-        ) from error  # fmt: skip
-
-
-def _altered(path: Path) -> InputError:
-    return InputError(
-        "a file of the bank is not what was written", where=str(path),
-        next_step="FeatureBank.verify() tells what else is damaged",
-    )  # fmt: skip
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    try:
-        data = (folder / MANIFEST).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"not a feature bank: {MANIFEST} cannot be read", where=str(folder), got=str(error.strerror),
-            next_step="Name the folder of a bank, or make one with FeatureBank.create",
-        ) from error  # fmt: skip
-    return Manifest.from_bytes(data, str(folder / MANIFEST))
-
-
-def _read_rows(file: io.FileIO, shard: Shard, first: int, into: NDArray[Any]) -> None:
-    """Fill ``into``, which is C-contiguous, with the rows of the bank from ``first`` on."""
-    place = into.reshape(-1).view(np.uint8).data
-    file.seek(shard.offset + (first - shard.start) * into.itemsize * into.shape[1])
-    while len(place):
-        # One call reads 2 GB at most on Linux.
-        got = file.readinto(place)
-        if not got:
-            raise EOFError
-        place = place[got:]
-
-
-def _damage(path: Path, sha256: str, size: int | None) -> str | None:
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-            length = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-    except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror})"
-    if found == sha256:
-        return None
-    if size is not None and length < size:
-        return f"{path.name} is truncated to {length} of {size} bytes"
-    return f"{path.name} is altered"
-
-
-def _place(made: Provenance, known: list[Provenance]) -> int:
-    """Index of ``made`` in ``known``, where it is added if it is new."""
-    plain = plain_provenance(made)
-    for index, other in enumerate(known):
-        if plain_provenance(other) == plain:
-            return index
-    known.append(made)
-    return len(known) - 1
+        manifest = self._manifest
+        key = number, manifest.shards[number]
+        if key not in self._labels:
+            self._labels[key] = read_labels(self.folder, number, manifest)
+        return self._labels[key]
 
 
 def _dtype_name(dtype: DTypeLike) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError
+from onnxviz.inputs.bank_files import MANIFEST
 from onnxviz.inputs.bank_manifest import plain_provenance, space_of
-from onnxviz.inputs.feature_bank import MANIFEST, FeatureBank
+from onnxviz.inputs.feature_bank import FeatureBank
 from onnxviz.inputs.images import ImageSet, Skipped
 from onnxviz.methods.features import chosen_value, vectors
 from onnxviz.results import Provenance
