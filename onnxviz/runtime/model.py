@@ -26,10 +26,12 @@ from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.results import Provenance
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
+from onnxviz.runtime.feeds import checked_array, checked_feeds
+from onnxviz.runtime.gathering import gather
 from onnxviz.runtime.gradients import GradientSessions
 from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.output import OutputContract
-from onnxviz.runtime.probing import numpy_dtype, probe_feeds, relative_difference
+from onnxviz.runtime.probing import probe_feeds, relative_difference
 from onnxviz.runtime.runner import Runner
 from onnxviz.runtime.sessions import Watch
 from onnxviz.runtime.several import in_turn, shares
@@ -261,7 +263,7 @@ class Model:
             return self._runner.run_feeds(names, self.checked_feeds(x))
         if isinstance(x, ImageSet):
             read = ((len(batch.indices), arrays) for batch, arrays in self.batches(x, names))
-            gathered = _gather(read, names, len(x))
+            gathered = gather(read, names, len(x))
             if gathered is None:
                 raise InputError("none of the images can be read", where="images")
             return gathered
@@ -273,7 +275,7 @@ class Model:
 
         step = len(tensor) if len(self._runners) == 1 else self.batch_size
         steps = self._on_devices([slice(at, at + step) for at in range(0, len(tensor), step)] if step else [], work)
-        gathered = _gather(((step.stop - step.start, arrays) for step, arrays in steps), names, len(tensor))
+        gathered = gather(((step.stop - step.start, arrays) for step, arrays in steps), names, len(tensor))
         if gathered is None:
             raise InputError("there is nothing to run on", where=self.name, got=f"an array of shape {tensor.shape}")
         return gathered
@@ -573,7 +575,8 @@ class Model:
             The array does not fit the input.
         """
         tensor = x.tensor if isinstance(x, ImageBatch) else np.asarray(x)
-        return self._checked(self.only_input, tensor, free_batch=True)
+        self._require_only_input()
+        return checked_array(self.inputs[0], tensor, self.name, free_batch=True)
 
     def checked_feeds(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Arrays for all inputs, as the model takes them.
@@ -583,75 +586,7 @@ class Model:
         InputError
             An input is missing, unknown, or its array does not fit.
         """
-        known = [value.name for value in self.inputs]
-        for name in feeds:
-            if name not in known:
-                raise InputError(
-                    "the model has no such input", where=self.name, got=repr(name), allowed=near_misses(name, known)
-                )
-        missing = [name for name in known if name not in feeds]
-        if missing:
-            raise InputError(
-                f"input {missing[0]!r} is missing",
-                where=self.name,
-                got=", ".join(map(repr, feeds)) or "no input",
-                allowed=", ".join(map(repr, known)),
-            )
-        return {name: self._checked(name, np.asarray(array), free_batch=False) for name, array in feeds.items()}
-
-    def _checked(self, name: str, array: NDArray[Any], *, free_batch: bool) -> NDArray[Any]:
-        """The array as the input takes it, or the sentence that says why it cannot be fed."""
-        value = next(value for value in self.inputs if value.name == name)
-        where = f"input {name!r} of {self.name}"
-        if value.shape is not None:
-            wanted = [None if free_batch and axis == 0 else size for axis, size in enumerate(value.shape)]
-            fits = len(wanted) == array.ndim and all(
-                size == got for size, got in zip(wanted, array.shape, strict=True) if isinstance(size, int)
-            )
-            if not fits:
-                shape = ", ".join("n" if size is None else str(size) for size in wanted)
-                raise InputError(
-                    "the array has the wrong shape", where=where, got=str(array.shape), allowed=f"({shape})"
-                )
-        dtype = numpy_dtype(value.dtype)
-        if array.dtype != dtype:
-            # A wider or signed array would lose what it says; only conversions that keep every number are made.
-            if not np.can_cast(array.dtype, dtype, "safe") and not (array.dtype.kind == "f" == dtype.kind):
-                raise InputError(
-                    "the array has the wrong dtype",
-                    where=where,
-                    got=str(array.dtype),
-                    allowed=str(dtype),
-                    next_step="Encode images with model.preprocess, or convert the array",
-                )
-            array = array.astype(dtype)
-        return np.ascontiguousarray(array)
-
-
-def _gather(steps: Iterator[tuple[int, Arrays]], names: Sequence[str], rows: int) -> Arrays | None:
-    """Rows of all steps in one array per value; ``rows`` is their expected number. None where there was no step.
-
-    Each step is copied once, straight to its place: it is valid until the next one only.
-    """
-    gathered: Arrays | None = None
-    filled = 0
-    odd: dict[str, list[NDArray[Any]]] = {}
-    for count, arrays in steps:
-        if gathered is None:
-            gathered = {name: np.empty((rows, *arrays[name].shape[1:]), arrays[name].dtype) for name in names}
-        for name in names:
-            part = np.atleast_1d(arrays[name])
-            whole = gathered[name]
-            if name not in odd and len(part) == count and part.shape[1:] == whole.shape[1:]:
-                whole[filled : filled + count] = part
-            else:
-                # A value without one row per image (a constant, a detector's boxes) is only strung together.
-                odd.setdefault(name, [whole[:filled].copy()] if filled else []).append(part.copy())
-        filled += count
-    if gathered is None:
-        return None
-    strung = {name: np.concatenate(parts) for name, parts in odd.items()}
-    return {name: strung[name] if name in strung else gathered[name][:filled] for name in names}
+        return checked_feeds(self.inputs, feeds, self.name)
 
 
 def _units(shape: tuple[int | str | None, ...] | None) -> int:
