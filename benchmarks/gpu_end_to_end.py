@@ -19,14 +19,11 @@ from typing import Any
 import networks
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
+from plain_loop import PlainLoop
 
 import onnxviz as ov
 from onnxviz import backend
-from onnxviz.graph.detached import take_inside
-from onnxviz.graph.taps import expose
 from onnxviz.methods.patches import grid_patches
-from onnxviz.runtime.model import Model
 
 PHOTO = Path(__file__).parents[1] / "models" / "photos" / "chelsea.jpg"
 TARGET = 281
@@ -45,36 +42,13 @@ def seconds(work: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-class PlainLoop:
-    """Whole runs of batches that the host fills, through a bare session, at its best batch."""
-
-    def __init__(self, model: Model, output: str, image: NDArray[Any], fill: NDArray[Any], device: str) -> None:
-        assert model.image_input is not None
-        self.output, self.source, self.image, self.fill, self.batch = output, model.image_input.name, image, fill, 64
-        whole = take_inside(expose(model.loaded.proto, [output]), model.loaded.weights).SerializeToString()
-        provider = "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
-        # As exact as ours: the default rounds factors to 11 bits.
-        options = {} if device == "cpu" else {"use_tf32": "0"}
-        self.session = onnxruntime.InferenceSession(whole, providers=[(provider, options)])
-        assert self.session.get_providers()[0] == provider
-
-    def run(self, boxes: NDArray[np.int64]) -> NDArray[Any]:
-        """The output with the patch at each box."""
-        images = np.empty((self.batch, *self.image.shape), self.image.dtype)
-        parts, previous = [], None
-        for start in range(0, len(boxes), self.batch):
-            some = boxes[start : start + self.batch]
-            backend.fill_occluded(self.image, self.fill, some, images, channels_last=False, previous=previous)
-            previous = some
-            parts.append(self.session.run([self.output], {self.source: images[: len(some)]})[0])
-        return np.concatenate(parts)
-
-    def tune(self, boxes: NDArray[np.int64]) -> None:
-        """Choose the batch by the clock."""
-        found = {}
-        for self.batch in (16, 32, 64, 128, 256):
-            found[self.batch] = seconds(lambda: self.run(boxes[:512]), 3)
-        self.batch = min(found, key=lambda batch: found[batch])
+def open_session(serialized: bytes, device: str) -> onnxruntime.InferenceSession:
+    provider = "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
+    # As exact as ours: the default rounds factors to 11 bits.
+    options = {} if device == "cpu" else {"use_tf32": "0"}
+    session = onnxruntime.InferenceSession(serialized, providers=[(provider, options)])
+    assert session.get_providers()[0] == provider
+    return session
 
 
 def measure_occlusion(name: str, folder: Path, device: str, repeats: int, *, incremental: bool) -> bool:
@@ -92,8 +66,8 @@ def measure_occlusion(name: str, folder: Path, device: str, repeats: int, *, inc
     image = next(iter(ov.load_images([PHOTO], model).batches(1))).tensor[0]
     fill = np.zeros_like(image)  # the data set's mean, normalised
     boxes = grid_patches((224, 224), (WINDOW, WINDOW), (STRIDE, STRIDE), "clip").flat
-    loop = PlainLoop(model, output, image, fill, device)
-    loop.tune(boxes)
+    loop = PlainLoop(model, output, image, fill, lambda serialized, _: open_session(serialized, device))
+    loop.tune(lambda: seconds(lambda: loop.run(boxes[:512]), 3), (16, 32, 64, 128, 256))
     wanted = loop.run(boxes)[:, TARGET]
     error = float(np.abs(found.probability.ravel() - wanted).max() / np.abs(wanted).max())
     auto, bare = seconds(lambda: ours("auto"), repeats), seconds(lambda: loop.run(boxes), repeats)

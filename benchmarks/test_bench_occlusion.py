@@ -6,10 +6,8 @@ small maps are made as a test. Figures and what they mean: ``docs/decisions/0004
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +19,9 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from plain_loop import PlainLoop
 
 import onnxviz as ov
-from onnxviz import backend
-from onnxviz.graph.detached import take_inside
-from onnxviz.graph.taps import expose
 from onnxviz.methods.patches import grid_patches
 from onnxviz.results import Occlusion
 from onnxviz.runtime.model import Model
@@ -76,61 +72,18 @@ def timed(work: Callable[[], Any]) -> tuple[Any, Seconds]:
     return result, Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-class PlainLoop:
-    """Whole runs in batches: one session on all cores, or one for each core, whichever is faster at its best batch."""
+def tune(loop: PlainLoop, boxes: NDArray[np.int64]) -> str:
+    """Choose the loop's workers and batch by CPU seconds on a few positions."""
+    some = boxes[np.linspace(0, len(boxes) - 1, min(TUNED_ON, len(boxes))).astype(np.int64)]
 
-    def __init__(self, model: Model, output: str, image: NDArray[Any], fill: NDArray[Any], cores: int) -> None:
-        self.image, self.fill, self.output, self.cores = image, fill, output, cores
-        self.channels_last = model.preprocess is not None and model.preprocess.layout == "NHWC"
-        assert model.image_input is not None
-        self.source = model.image_input.name
-        serialized = take_inside(expose(model.loaded.proto, [output]), model.loaded.weights).SerializeToString()
-        self.sessions = {threads: _session(serialized, threads) for threads in {1, cores}}
-        self.workers, self.batch = 1, 8
+    def cost() -> float:
+        # A batch beyond the sample is judged by a whole batch of repeated positions.
+        sample = np.resize(some, (max(len(some), loop.batch * loop.workers), 4))
+        loop.run(sample[: loop.batch * loop.workers])
+        return timed(lambda: loop.run(sample))[1].cpu / len(sample)
 
-    def run(self, boxes: NDArray[np.int64]) -> NDArray[Any]:
-        """The output with the patch at each box."""
-        session = self.sessions[self.cores // self.workers]
-        starts = iter(range(0, len(boxes), self.batch))
-        parts: dict[int, NDArray[Any]] = {}
-        lock = threading.Lock()
-
-        def work() -> None:
-            images = np.empty((self.batch, *self.image.shape), self.image.dtype)
-            previous = None
-            while True:
-                with lock:
-                    start = next(starts, None)
-                if start is None:
-                    return
-                some = boxes[start : start + self.batch]
-                backend.fill_occluded(
-                    self.image, self.fill, some, images, channels_last=self.channels_last, previous=previous,
-                    threads=1,
-                )  # fmt: skip
-                previous = some
-                parts[start] = session.run([self.output], {self.source: images[: len(some)]})[0]
-
-        helpers = [threading.Thread(target=work) for _ in range(self.workers - 1)]
-        for helper in helpers:
-            helper.start()
-        work()
-        for helper in helpers:
-            helper.join()
-        return np.concatenate([parts[start] for start in sorted(parts)])
-
-    def tune(self, boxes: NDArray[np.int64]) -> str:
-        """Choose workers and batch by CPU seconds on a few positions."""
-        some = boxes[np.linspace(0, len(boxes) - 1, min(TUNED_ON, len(boxes))).astype(np.int64)]
-        found = {}
-        for workers, batch in itertools.product({1, self.cores}, (1, 2, 4, 8, 16, 32, 64)):
-            self.workers, self.batch = workers, batch
-            # A batch beyond the sample is judged by a whole batch of repeated positions.
-            sample = np.resize(some, (max(len(some), self.batch * self.workers), 4))
-            self.run(sample[: self.batch * self.workers])
-            found[workers, batch] = timed(lambda sample=sample: self.run(sample))[1].cpu / len(sample)
-        self.workers, self.batch = min(found, key=lambda key: found[key])
-        return f"{self.workers} × {self.cores // self.workers} threads, batch {self.batch}"
+    loop.tune(cost, (1, 2, 4, 8, 16, 32, 64))
+    return f"{loop.workers} × {max(loop.sessions) // loop.workers} threads, batch {loop.batch}"
 
 
 def _session(serialized: bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -205,7 +158,11 @@ def open_setting(network: Network, folder: Path, zoo: Path | None, cores: int) -
     assert contract is not None
     view = ov.load_images(PHOTO, model).views([0])
     fill = np.zeros(contract.encode(view)[0].shape, np.float32)
-    loop = PlainLoop(model, output, contract.encode(view)[0], fill, cores)
+    # One session on all cores, or one thread for each core, whichever is faster at its best batch.
+    loop = PlainLoop(
+        model, output, contract.encode(view)[0], fill,
+        lambda serialized, workers: _session(serialized, cores // workers), workers={1, cores}, fill_threads=1,
+    )  # fmt: skip
     return Setting(network, model, output, loop)
 
 
@@ -295,7 +252,7 @@ def test_occlusion(network: Network, request: pytest.FixtureRequest, tmp_path_fa
         return
 
     _, cold = timed(lambda: setting.ours(32, 16))
-    tuned = setting.plain.tune(grid_patches((224, 224), (32, 32), (16, 16), "clip").flat)
+    tuned = tune(setting.plain, grid_patches((224, 224), (32, 32), (16, 16), "clip").flat)
     got = check(setting, 32, 16)
     print(f"\n{network.name}: {got.probability.size} positions at stride 16; plain loop: {tuned}")
     pairs = side_by_side(setting, 32, 16, network.pairs)
