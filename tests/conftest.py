@@ -12,9 +12,9 @@ import emulated_cuda
 # Before anything imports onnxviz.
 emulated_cuda.take_place()
 
-from shared_fixtures import captum, cuda_device, faiss, small_disk, torch, zoo  # noqa: E402
+from shared_fixtures import captum, cuda_device, faiss, limited_disk, small_disk, torch, zoo  # noqa: E402
 
-__all__ = ["captum", "cuda_device", "faiss", "small_disk", "torch", "zoo"]
+__all__ = ["captum", "cuda_device", "faiss", "limited_disk", "small_disk", "torch", "zoo"]
 
 # Tests that start another Python must get the installed package there too, not the sources in the working folder.
 os.environ["PYTHONSAFEPATH"] = "1"

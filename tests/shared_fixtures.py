@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -73,3 +74,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path | None]:
     yield place if mounted else None
     if mounted:
         subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def limited_disk(small_disk: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with room for 1 MB; where it is no file system of its own, what is synced is counted and never freed."""
+    place = small_disk or tmp_path / "limited"
+    if small_disk is None:
+        place.mkdir()
+        room = [1 << 20]
+        plainly = os.fsync
+
+        def limited(descriptor: int) -> None:
+            room[0] -= os.fstat(descriptor).st_size
+            if room[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            plainly(descriptor)
+
+        monkeypatch.setattr(os, "fsync", limited)
+    return place

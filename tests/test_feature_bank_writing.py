@@ -408,30 +408,17 @@ def test_leftovers_of_a_kill_are_ignored_and_swept_away(place: Path) -> None:
     np.testing.assert_array_equal(bank[:], np.concatenate([rows(3), rows(2, seed=1)]))
 
 
-def test_a_disk_that_is_full(small_disk: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = small_disk or tmp_path / "limited"
-    if small_disk is None:
-        place.mkdir()
-        room = [1 << 20]
-        plainly = os.fsync
-
-        def limited(descriptor: int) -> None:
-            room[0] -= os.fstat(descriptor).st_size
-            if room[0] < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            plainly(descriptor)
-
-        monkeypatch.setattr(os, "fsync", limited)
+def test_a_disk_that_is_full(limited_disk: Path, small_disk: Path | None) -> None:
     block = rows(1000, 64)
-    bank = ov.FeatureBank.create(place / "bank", columns=64)
+    bank = ov.FeatureBank.create(limited_disk / "bank", columns=64)
     appended = 0
     while (error := attempt(lambda: bank.append(block))) is None:
         appended += 1
     assert isinstance(error, LimitError)
     assert "bank: the disk is full; what was there before is unchanged. Free some" in str(error)
     assert 1 <= appended <= 4
-    assert len(bank) == len(ov.FeatureBank.open(place / "bank")) == 1000 * appended
-    assert len(files(place / "bank")) == 2 + appended
+    assert len(bank) == len(ov.FeatureBank.open(limited_disk / "bank")) == 1000 * appended
+    assert len(files(limited_disk / "bank")) == 2 + appended
     bank.verify()
     if small_disk is not None:
         # A smaller block fits: the disk was given back what the torn shard took.

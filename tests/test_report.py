@@ -573,37 +573,23 @@ def test_a_full_disk_leaves_the_old_report(
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_disk_that_is_really_full(small_disk: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = small_disk
-    if place is None:
-        place = tmp_path / "limited"
-        place.mkdir()
-        room = [1 << 20]
-        plainly = os.fsync
-
-        def limited(descriptor: int) -> None:
-            room[0] -= os.fstat(descriptor).st_size
-            if room[0] < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            plainly(descriptor)
-
-        monkeypatch.setattr(os, "fsync", limited)
-    with ReportFolder(place / "report") as folder:
+def test_a_disk_that_is_really_full(limited_disk: Path) -> None:
+    with ReportFolder(limited_disk / "report") as folder:
         folder.add("results.json", b'{"report": "onnxviz"}')
         folder.publish()
 
     def too_much() -> None:
-        with ReportFolder(place / "report") as folder:
+        with ReportFolder(limited_disk / "report") as folder:
             for index in range(64):
                 folder.add(f"figures/{index}.png", os.urandom(1 << 16))
 
     with pytest.raises(LimitError, match="disk is full"):
         too_much()
-    assert contents(place / "report") == {"results.json": b'{"report": "onnxviz"}'}
-    assert [path.name for path in place.iterdir()] == ["report"]
+    assert contents(limited_disk / "report") == {"results.json": b'{"report": "onnxviz"}'}
+    assert [path.name for path in limited_disk.iterdir()] == ["report"]
     with pytest.raises(LimitError, match="disk is full"):
-        write_file(place / "numbers.json", b"0" * (1 << 21))
-    assert [path.name for path in place.iterdir()] == ["report"]
+        write_file(limited_disk / "numbers.json", b"0" * (1 << 21))
+    assert [path.name for path in limited_disk.iterdir()] == ["report"]
 
 
 AS_NOBODY = """
