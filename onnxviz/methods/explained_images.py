@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.errors import InputError, LimitError
+from onnxviz.errors import InputError
 from onnxviz.graph.gradient.rule_set import RuleSet
 from onnxviz.graph.last_map import operators_before
 from onnxviz.inputs.images import ImageSet, load_images
@@ -24,8 +24,8 @@ from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.methods.gradient import open_gradient, target_sides
 from onnxviz.methods.gradient_target import GradientTarget, GradientTargetLike, resolve_gradient_target
 from onnxviz.methods.variants import image_contract
+from onnxviz.runtime.halving import run_halving
 from onnxviz.runtime.model import Model
-from onnxviz.runtime.sessions import OutOfMemory
 
 __all__ = ["Explained", "ImagesLike", "Part", "Passes", "explained_images", "one_or_all", "whole_number"]
 
@@ -292,30 +292,27 @@ class Passes:
         seeds: Callable[[int, int], Mapping[str, NDArray[Any]]],
     ) -> Iterator[Part]:  # fmt: skip
         """Run rows in batches, which are halved when memory runs out; ``feed`` and ``seeds`` take (first, rows)."""
-        model, batch, start = self._model, self._model.gradient_batch_size, 0
+        model = self._model
         with model.watch() as watch:
-            while start < count:
-                kept = min(batch, count - start)
+
+            def run(rows: slice) -> Part:
+                kept = rows.stop - rows.start
                 # Rows that a fixed batch has too many repeat the last one; their answers are dropped.
-                rows = model.fixed_batch or kept
-                seed = seeds(start, rows)
-                try:
-                    gradients, values = self._session.run({model.only_input: feed(start, rows)}, seed, watch)
-                except OutOfMemory as error:
-                    if batch == 1 or model.fixed_batch is not None:
-                        raise LimitError(
-                            "not even one image fits in memory with its gradient", where=model.name, got=error.got,
-                            next_step="Run on a machine with more memory, or explain with occlusion or rise",
-                        ) from error  # fmt: skip
-                    batch = max(1, batch // 2)
-                    continue
-                yield Part(
-                    slice(start, start + kept),
+                wanted = model.fixed_batch or kept
+                seed = seeds(rows.start, wanted)
+                gradients, values = self._session.run({model.only_input: feed(rows.start, wanted)}, seed, watch)
+                return Part(
+                    rows,
                     {name: array[:kept] for name, array in gradients.items()},
                     {name: array[:kept] for name, array in values.items()},
                     _weighted_sums(seed, values)[:kept],
                 )
-                start += kept
+
+            for _, part in run_halving(
+                count, model.gradient_batch_size, run, fixed=model.fixed_batch is not None, where=model.name,
+                next_step="Run on a machine with more memory, or explain with occlusion or rise",
+            ):  # fmt: skip
+                yield part
 
 
 def _padded(array: NDArray[Any], rows: int) -> NDArray[Any]:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.errors import LimitError, UnsupportedOperatorError
+from onnxviz.errors import UnsupportedOperatorError
 from onnxviz.graph.gradient.backward import GradientGraph, build_gradient_graph
 from onnxviz.graph.gradient.facts import ValueFacts, infer_facts, unknown_values, with_fixed_inputs, with_measured
 from onnxviz.graph.gradient.normalize import NormalizedGraph, normalize
 from onnxviz.graph.gradient.rule_set import RuleSet
 from onnxviz.graph.taps import expose
 from onnxviz.runtime.devices import Device
+from onnxviz.runtime.halving import run_halving
 from onnxviz.runtime.probing import relative_difference
-from onnxviz.runtime.sessions import OutOfMemory, Session, Watch, open_session
+from onnxviz.runtime.sessions import Session, Watch, open_session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -120,35 +121,29 @@ class GradientSession:
         LimitError
             Not even one row fits.
         """
-        start = 0
-        while start < len(tensor):
-            rows = slice(start, min(start + batch, len(tensor)))
-            count = rows.stop - start
+
+        def run(rows: slice) -> tuple[Found, Found]:
+            count = rows.stop - rows.start
             fed, weights = tensor[rows], seeds(rows)
-            if fixed and count < batch:
-                fed = np.concatenate([fed, np.repeat(fed[-1:], batch - count, axis=0)])
-                weights = {
-                    name: np.concatenate([seed, np.zeros((batch - count, *seed.shape[1:]), seed.dtype)])
-                    for name, seed in weights.items()
-                }
-            try:
-                gradients, values = self.run({only_input: fed}, weights, watch)
-            except OutOfMemory as error:
-                if batch == 1 or fixed:
-                    raise LimitError(
-                        "not even one image fits in memory with its gradient", where=self._where, got=error.got,
-                        next_step="Derive by fewer values at once, or run on a machine with more memory",
-                    ) from error  # fmt: skip
-                batch = max(1, batch // 2)
-                continue
-            if fixed and count < batch:
-                # Weights have no rows, and those repeated add nothing to their sums.
-                gradients = {
-                    n: a[:count] if len(a) == batch and n not in self._weights else a for n, a in gradients.items()
-                }
-                values = {name: array[:count] for name, array in values.items()}
+            if not fixed or count == batch:
+                return self.run({only_input: fed}, weights, watch)
+            fed = np.concatenate([fed, np.repeat(fed[-1:], batch - count, axis=0)])
+            weights = {
+                name: np.concatenate([seed, np.zeros((batch - count, *seed.shape[1:]), seed.dtype)])
+                for name, seed in weights.items()
+            }
+            gradients, values = self.run({only_input: fed}, weights, watch)
+            # Weights have no rows, and those repeated add nothing to their sums.
+            gradients = {
+                n: a[:count] if len(a) == batch and n not in self._weights else a for n, a in gradients.items()
+            }
+            return gradients, {name: array[:count] for name, array in values.items()}
+
+        for rows, (gradients, values) in run_halving(
+            len(tensor), batch, run, fixed=fixed, where=self._where,
+            next_step="Derive by fewer values at once, or run on a machine with more memory",
+        ):  # fmt: skip
             yield rows, gradients, values
-            start = rows.stop
 
 
 class GradientSessions:
