@@ -24,7 +24,9 @@ from onnxviz.graph.incremental.plan import make_plan
 from onnxviz.methods.device_features import searched_rows
 from onnxviz.methods.patches import grid_patches
 from onnxviz.runtime import incremental_plans
+from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import stream_of
+from onnxviz.runtime.gradients import GradientSession
 from onnxviz.runtime.model import Model
 from onnxviz.runtime.spaces import HostSpace
 from test_incremental import wide_graph
@@ -128,8 +130,48 @@ def test_plain_occlusion(pair: Pair, parameters: dict[str, Any]) -> None:
 def test_occlusion_steps_come_in_the_same_order(pair: Pair) -> None:
     picture = picture_for(pair[0])
     walks = [list(ov.occlusion_steps(model, picture, window=3, stride=3, method="plain")) for model in pair]
-    assert [step.positions.tolist() for step in walks[1]] == [step.positions.tolist() for step in walks[0]]
+    # In steps of another size: see below.
+    orders = [np.concatenate([step.positions for step in walk]).tolist() for walk in walks]
+    assert orders[1] == orders[0]
     assert_same_map(walks[1][-1].result, walks[0][-1].result)
+
+
+WORKS: dict[str, Callable[[Model, np.ndarray], Any]] = {
+    "occlusion": lambda model, picture: (
+        ov.occlusion(model, picture, target=2, window=9, stride=8, method="plain").probability
+    ),
+    "rise": lambda model, picture: ov.rise(model, picture, 2, masks=33).map,
+    "smoothgrad": lambda model, picture: ov.smoothgrad(model, picture, target=2, samples=13).values,
+    "run": lambda model, _: model.run(model.probe(13)["image"])["logits"],
+}
+
+
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
+def test_a_device_runs_as_many_rows_every_time(
+    work: Callable[[Model, np.ndarray], Any], cifar: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def counting(owner: type, name: str, count: Callable[[Any], int]) -> None:
+        run = getattr(owner, name)
+
+        def counted(self: Any, what: Any, *others: Any) -> Any:
+            counts.append(count(what))
+            return run(self, what, *others)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    counting(BoundBatch, "run", int)
+    counting(BoundBatch, "run_rows", len)
+    counting(GradientSession, "run", lambda feeds: len(next(iter(feeds.values()))))
+    found, sizes = [], []
+    for model in (cifar(), cifar(0)):
+        counts.clear()
+        found.append(work(model, pictures(1)[0]))
+        sizes.append(set(counts) - {1})  # the picture itself
+    np.testing.assert_array_equal(found[1], found[0])
+    assert len(sizes[0]) > 1
+    assert sizes[1] == {5}
 
 
 def test_a_fixed_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,10 +295,9 @@ class Passes:
         model = self._model
         with model.watch() as watch:
 
-            def run(rows: slice) -> Part:
+            def run(rows: slice, wanted: int) -> Part:
                 kept = rows.stop - rows.start
-                # Rows that a fixed batch has too many repeat the last one; their answers are dropped.
-                wanted = model.fixed_batch or kept
+                # Rows that are too many repeat the last one; their answers are dropped.
                 seed = seeds(rows.start, wanted)
                 gradients, values = self._session.run({model.only_input: feed(rows.start, wanted)}, seed, watch)
                 return Part(
@@ -309,7 +308,8 @@ class Passes:
                 )
 
             for _, part in run_halving(
-                count, model.gradient_batch_size, run, fixed=model.fixed_batch is not None, where=model.name,
+                count, model.gradient_batch_size, run, fixed=model.fixed_batch is not None,
+                alike=model.runs_alike, where=model.name,
                 next_step="Run on a machine with more memory, or explain with occlusion or rise",
             ):  # fmt: skip
                 yield part

@@ -134,6 +134,7 @@ def stream(
             model.gradient_batch_size,
             watch,
             fixed=model.fixed_batch is not None,
+            alike=model.runs_alike,
         )
 
 

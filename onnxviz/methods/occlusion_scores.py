@@ -117,7 +117,8 @@ def _plain_share(experiment: Experiment, model: Model, order: Indices) -> Iterat
     own_fills = experiment.patches.regions is not None
     # Carried to the device once; batches are made there.
     image, fill = model.space.put(experiment.image), model.space.put(experiment.fill)
-    size = model.batch_size
+    alike = model.runs_alike
+    size = min(model.batch_size, len(order)) if alike else model.batch_size
     start = 0
     while start < len(order):
         try:
@@ -125,10 +126,11 @@ def _plain_share(experiment: Experiment, model: Model, order: Indices) -> Iterat
                 previous: Indices | None = None
                 while start < len(order):
                     # Somebody looks on where there are several passes: the first answer is not to wait for a batch.
-                    at_once = min(size, 2) if start == 0 and len(experiment.order) > 1 else size
+                    early = start == 0 and len(experiment.order) > 1 and not alike
+                    at_once = min(size, 2) if early else size
                     positions = order[start : start + at_once]
-                    rows = model.fixed_batch or len(positions)
-                    # Rows that a fixed batch has too many repeat the last box; their answers are dropped.
+                    rows = model.fixed_batch or (size if alike else len(positions))
+                    # Rows that are too many repeat the last box; their answers are dropped.
                     padded = np.concatenate([positions, np.repeat(positions[-1:], rows - len(positions))])
                     batch = bound.room(rows)
                     if own_fills:

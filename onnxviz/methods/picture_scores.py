@@ -140,6 +140,7 @@ class PictureScores:
             steps = self._session.stream(
                 tensor, self.model.only_input, lambda rows: {name: all_[rows] for name, all_ in weights.items()},
                 self.model.gradient_batch_size, watch, fixed=self.model.fixed_batch is not None,
+                alike=self.model.runs_alike,
             )  # fmt: skip
             for rows, gradients, values in steps:
                 for name, all_ in weights.items():

@@ -80,9 +80,9 @@ def variant_scores(
             with model.filler(target.values) as bound:
                 while start < count:
                     n = min(size, count - start)
-                    rows = bound.buffer[: model.fixed_batch or n]
+                    rows = bound.buffer[: model.fixed_batch or (size if model.runs_alike and start > 0 else n)]
                     write(start, rows[:n])
-                    # Rows that a fixed batch has too many repeat the last variant; their answers are dropped.
+                    # Rows that are too many repeat the last variant; their answers are dropped.
                     rows[n:] = rows[n - 1]
                     scores = np.asarray(target.score(bound.run_rows(rows))[:n], np.float64)
                     yield start, scores

@@ -100,6 +100,7 @@ class GradientSession:
         watch: Watch,
         *,
         fixed: bool = False,
+        alike: bool = False,
     ) -> Iterator[tuple[slice, Found, Found]]:
         """Run rows in batches; the batch is halved when memory runs out.
 
@@ -115,6 +116,8 @@ class GradientSession:
         watch : Watch
         fixed : bool
             Whether every run must have that many: the last row is then repeated with weights of 0.
+        alike : bool
+            Whether runs after the first are filled up likewise.
 
         Raises
         ------
@@ -122,25 +125,25 @@ class GradientSession:
             Not even one row fits.
         """
 
-        def run(rows: slice) -> tuple[Found, Found]:
+        def run(rows: slice, wanted: int) -> tuple[Found, Found]:
             count = rows.stop - rows.start
             fed, weights = tensor[rows], seeds(rows)
-            if not fixed or count == batch:
+            if count == wanted:
                 return self.run({only_input: fed}, weights, watch)
-            fed = np.concatenate([fed, np.repeat(fed[-1:], batch - count, axis=0)])
+            fed = np.concatenate([fed, np.repeat(fed[-1:], wanted - count, axis=0)])
             weights = {
-                name: np.concatenate([seed, np.zeros((batch - count, *seed.shape[1:]), seed.dtype)])
+                name: np.concatenate([seed, np.zeros((wanted - count, *seed.shape[1:]), seed.dtype)])
                 for name, seed in weights.items()
             }
             gradients, values = self.run({only_input: fed}, weights, watch)
             # Weights have no rows, and those repeated add nothing to their sums.
             gradients = {
-                n: a[:count] if len(a) == batch and n not in self._weights else a for n, a in gradients.items()
+                n: a[:count] if len(a) == wanted and n not in self._weights else a for n, a in gradients.items()
             }
             return gradients, {name: array[:count] for name, array in values.items()}
 
         for rows, (gradients, values) in run_halving(
-            len(tensor), batch, run, fixed=fixed, where=self._where,
+            len(tensor), batch, run, fixed=fixed, alike=alike, where=self._where,
             next_step="Derive by fewer values at once, or run on a machine with more memory",
         ):  # fmt: skip
             yield rows, gradients, values

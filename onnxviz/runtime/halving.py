@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def run_halving(
-    count: int, batch: int, run: Callable[[slice], T], *, fixed: bool, where: str, next_step: str
+    count: int, batch: int, run: Callable[[slice, int], T], *, fixed: bool, alike: bool, where: str, next_step: str
 ) -> Iterator[tuple[slice, T]]:
     """Run all rows in batches; when memory runs out, the batch is halved and its rows are run again.
 
@@ -25,9 +25,11 @@ def run_halving(
     batch : int
         Rows per run.
     run : callable
-        Which rows → what is found for them.
+        Which rows, and of how many the run is to be, those beyond them filled up → what is found for them.
     fixed : bool
         Whether every run takes as many, so that nothing can be halved.
+    alike : bool
+        Whether runs after the first are to be as large as it.
     where, next_step : str
         Of the error.
 
@@ -40,7 +42,7 @@ def run_halving(
     while start < count:
         rows = slice(start, min(start + batch, count))
         try:
-            found = run(rows)
+            found = run(rows, batch if fixed or (alike and start > 0) else rows.stop - rows.start)
         except OutOfMemory as error:
             if batch == 1 or fixed:
                 raise LimitError(

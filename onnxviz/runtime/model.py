@@ -44,6 +44,9 @@ Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 K = TypeVar("K")
 
+# Bytes of the largest map of a batch.
+_CACHE, _DEVICE_ROOM = 32 << 20, 1 << 30
+
 
 class Model:
     """An opened ``.onnx`` file. Made by :func:`onnxviz.load`; may be used from several threads.
@@ -365,16 +368,22 @@ class Model:
             return self._runner.fixed_batch
         if self._wished_batch_size is not None:
             return self._wished_batch_size
-        # Large activations spill from the cache when many images share a run; small ones leave the cores idle when
-        # few do. Fully connected layers want at least a few rows for each pass over their weights.
+        # Large activations spill from a CPU's cache when many images share a run; small ones leave the cores idle when
+        # few do. Fully connected layers want at least a few rows for each pass over their weights. A device wants many
+        # rows, and has memory for them.
         largest = 4 * max((_units(value.shape) for value in self._values), default=1)
-        fitting = max(1, (32 << 20) // largest)
+        fitting = max(1, (_CACHE if self._runner.device.is_cpu else _DEVICE_ROOM) // largest)
         return min(64, max(8, 1 << (fitting.bit_length() - 1)))
 
     @property
     def fixed_batch(self) -> int | None:
         """Rows that every run must have because the file fixes them and rewriting failed; None where any number may."""
         return self._runner.fixed_batch
+
+    @property
+    def runs_alike(self) -> bool:
+        """Whether runs of one work are better all of as many rows: see :attr:`Runner.runs_alike`."""
+        return self._runner.runs_alike
 
     def set_timeout(self, seconds: float | None) -> None:
         """Stop every run that is still going ``seconds`` from now with a ``LimitError``; None lifts the limit."""

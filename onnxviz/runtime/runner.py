@@ -179,6 +179,15 @@ class Runner:
             )
         return None
 
+    @property
+    def runs_alike(self) -> bool:
+        """Whether a run of fewer rows than the one before is better filled up.
+
+        On a CUDA device the provider plans every convolution anew whenever their number changes, which takes as long as
+        dozens of runs.
+        """
+        return not self.device.is_cpu
+
     def stream(
         self, tensor: NDArray[Any], names: Sequence[str], batch: int, *, to_host: bool = True
     ) -> Iterator[tuple[slice, dict[str, Array]]]:
@@ -200,7 +209,7 @@ class Runner:
             rows = tensor[start : start + size]
             try:
                 with self.bound(names, size, to_host=to_host) as bound:
-                    if fixed and len(rows) < fixed:
+                    if len(rows) < size and (fixed or (self.runs_alike and start > 0)):
                         bound.buffer[: len(rows)] = rows
                         bound.buffer[len(rows) :] = rows[-1]
                         whole = bound.run_rows(bound.buffer).items()
