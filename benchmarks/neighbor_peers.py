@@ -227,8 +227,11 @@ class Host:
         """Carry out an order by its name."""
         return dict(getattr(self, order)(**arguments) or {})
 
-    def read(self, path: str, rows: int) -> None:
-        """Take the first rows of a file into memory."""
+    def read(self, path: str, rows: int, *, mapped: bool = False) -> None:
+        """Take the first rows of a file into memory, or view them there."""
+        if mapped:
+            self.bank = np.load(path, mmap_mode="r")[:rows]
+            return
         # Not mapped: pages of a file count as resident, and numpy asks for large pages where it allocates.
         with Path(path).open("rb") as file:
             assert np.lib.format.read_magic(file) == (1, 0)

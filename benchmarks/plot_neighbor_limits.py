@@ -2,7 +2,8 @@
 
 ``python benchmarks/plot_neighbor_limits.py docs/neighbors.png`` measures up to 100,000 rows (a quarter of an hour on
 two cores) and writes the numbers beside the picture, as ``.json``; ``--redraw`` only draws them again. Real features
-are measured up to the sizes of ``--real``; simulated ones, cheaper to make, take over with ``--simulated``.
+are measured at the sizes of ``--real``; simulated ones, cheaper to make, take over at those of ``--simulated``; 300,000
+and 1,000,000 take half an hour more, and 16 GB of disk. ``--keep`` takes the points of other sizes from the file there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 NAMES = ("onnxviz", "faiss", "scikit-learn", "limit")
 TOGETHER = 100_000
 """Rows up to which all processes hold the bank at once and take turns; more would not fit in 24 GB."""
+IN_MEMORY = 300_000
+"""Rows up to which each process reads the bank into memory of its own. Of more it maps the file, which the system keeps
+in memory for it; faiss copies that, and the limit, which keeps nothing else, still reads."""
 ROUNDS = {1: 7, 1000: 3}
+ROUNDS_ALONE = {1: 3, 1000: 1}
+"""Of more rows than :data:`TOGETHER`: they take longer, and are in nobody's turn."""
 CALLS = {1: 60, 1000: 1}
 BUDGET = 1.0
 REST = 0.2
@@ -36,22 +42,22 @@ INK, QUIET, RULE = "#1b1f24", "#5b6570", "#d5dae0"
 COLORS = {"onnxviz": "#0072b2", "faiss": "#d55e00", "scikit-learn": "#7a7f87"}  # of Okabe and Ito (2008), and grey
 
 
-def measure(kind: feature_banks.Kind, rows: int) -> list[dict[str, Any]]:
-    """Seconds of one query and of 1,000, for every peer at its better number of threads."""
-    held = rows if rows > TOGETHER else TOGETHER
-    bank, queries = feature_banks.bank(kind, held), feature_banks.queries(kind, 1000)
+def measure(kind: feature_banks.Kind, rows: int, held: int) -> list[dict[str, Any]]:
+    """Seconds of one query and of 1,000, for every peer at its better number of threads; the file has rows to spare."""
+    bank, queries = feature_banks.bank(kind, max(rows, held)), feature_banks.queries(kind, 1000)
     names = [name for name in NAMES if installed(name)]
     counts = sorted({1, CORES})
+    rounds = ROUNDS if rows <= TOGETHER else ROUNDS_ALONE
     seconds: dict[tuple[int, str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for group in [names] if rows <= TOGETHER else [[name] for name in names]:
             with contextlib.ExitStack() as stack:
                 children = {name: stack.enter_context(Child(name)) for name in group}
                 for child in children.values():
-                    child.call("read", path=str(bank), rows=rows)
+                    child.call("read", path=str(bank), rows=rows, mapped=rows > IN_MEMORY and child.name != "limit")
                     child.call("build", threads=CORES)
                 for size, calls in CALLS.items():
-                    for turn, name, threads in itertools.product(range(ROUNDS[size]), group, counts):
+                    for turn, name, threads in itertools.product(range(rounds[size]), group, counts):
                         time.sleep(REST)
                         answer = children[name].call(
                             "search", queries=str(queries), save=str(Path(folder) / "found.npz"), size=size,
@@ -87,7 +93,7 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
         1000: "1,000 queries: the limit is the matrix product",
     }
     for place, size in enumerate(CALLS):
-        ax = figure.add_axes((0.075 + 0.475 * place, 0.205, 0.325, 0.58))
+        ax = figure.add_axes((0.07 + 0.47 * place, 0.225, 0.325, 0.56))
         _chart(ax, _lines(numbers["points"], size), span)
         ax.set_title(titles[size], loc="left", fontsize=11, color=INK, pad=10)
     figure.axes[0].set_ylabel("speed, in speeds of the limit", color=QUIET, fontsize=10)
@@ -97,10 +103,13 @@ def draw(numbers: dict[str, Any], path: Path) -> None:
         0.03, 0.875, "10 nearest of each query; every library in a process of its own, at its better number of "
         "threads. Higher is faster.", fontsize=10, color=QUIET,
     )  # fmt: skip
-    notes = "Features of EfficientNet-Lite0's head convolution, of random crops of photos; queries from other photos."
+    notes = ["Features of EfficientNet-Lite0's head convolution, of random crops of photos; queries from other photos."]
     if any(point["kind"] == "simulated" for point in numbers["points"]):
-        notes += " Hollow and dashed: simulated features."
-    figure.text(0.03, 0.055, notes, fontsize=8.5, color=QUIET)
+        notes[0] += " Hollow and dashed: simulated features."
+    if any(point["rows"] > IN_MEMORY for point in numbers["points"]):
+        notes.append(f"Beyond {IN_MEMORY:,} rows onnxviz and scikit-learn view the file, which the system caches.")
+    for place, note in enumerate(reversed(notes)):
+        figure.text(0.03, 0.055 + 0.033 * place, note, fontsize=8.5, color=QUIET)
     figure.text(0.03, 0.022, numbers["machine"], fontsize=8.5, color=QUIET)
     figure.savefig(path)
 
@@ -171,12 +180,19 @@ def _main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--real", type=int, nargs="*", default=[1000, 3000, 10_000, 30_000, 100_000], metavar="ROWS")
     parser.add_argument("--simulated", type=int, nargs="*", default=[], metavar="ROWS", help="e.g. 100000 300000")
+    parser.add_argument("--keep", action="store_true", help="points of other sizes that the file beside has")
     parser.add_argument("--redraw", action="store_true", help="measure nothing")
     chosen = parser.parse_args()
     file = chosen.picture.with_suffix(".json")
     if not chosen.redraw:
-        points = [point for rows in chosen.real for point in measure("real", rows)]
-        points += [point for rows in chosen.simulated for point in measure("simulated", rows)]
+        points = []
+        if chosen.keep:
+            asked = {("real", rows) for rows in chosen.real} | {("simulated", rows) for rows in chosen.simulated}
+            kept = json.loads(file.read_text())["points"]
+            points = [point for point in kept if (point["kind"], point["rows"]) not in asked]
+        for kind, sizes in (("real", chosen.real), ("simulated", chosen.simulated)):
+            for rows in sizes:
+                points += measure(kind, rows, max(sizes))
         numbers = {"machine": machine([name for name in NAMES if installed(name)]), "points": points}
         file.write_text(json.dumps(numbers, indent=1) + "\n")
     draw(json.loads(file.read_text()), chosen.picture)

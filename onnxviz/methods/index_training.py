@@ -14,7 +14,7 @@ __all__ = ["sample_rows", "train"]
 
 _MOST_SAMPLED = 4608
 _MOST_SAMPLED_OF_MANY = 16_384
-_TRIED_ROWS = 4480
+_TRIED_ROWS = 2240
 _TRIED_QUERIES = 128
 _ROWS_FOR_WIDTH = 512
 _TRIED_NEIGHBORS = 10
@@ -26,8 +26,8 @@ _FEW_DIRECTIONS, _MANY_DIRECTIONS = 256, 1536
 # Where the directions of each level end, and its bits: eight where most of the variance is, then four.
 _LEVELS = ((256, 8), (512, 4), (1024, 4), (1536, 4))
 # What a sample leaves in doubt is more than what the whole bank will: neighbours are farther away in it.
-_MOST_IN_DOUBT = 0.55
-_MOST_IN_DOUBT_OF_MANY = 0.3
+_MOST_IN_DOUBT = 0.6
+_MOST_IN_DOUBT_OF_MANY = 0.34
 # Many directions take seconds to find, which only many queries of a large bank give back.
 _FEWEST_ROWS_FOR_MANY = 60_000
 _FEWEST_VARIANCE_FOR_MANY = 0.4
@@ -73,8 +73,11 @@ def train(sample: NDArray[Any], rows: int, *, metric: str) -> IndexSetup:
         zeros = np.zeros(columns)
         return IndexSetup(zeros, zeros, 1.0, np.zeros((0, columns), np.float32))
     mean = kept.mean(axis=0, dtype=np.float64)
-    reference = mean if _is_narrower(kept[:: max(1, len(kept) // _ROWS_FOR_WIDTH)], mean) else np.zeros(columns)
-    scale = power_of_two_below(max(float(np.abs(block - reference).max()) for block in _blocks(kept)))
+    reference = np.zeros(columns)
+    if _is_narrower(kept[:: max(1, len(kept) // _ROWS_FOR_WIDTH)], mean):
+        reference = mean
+        largest = max(float(np.abs(block - reference).max()) for block in _blocks(kept))
+    scale = power_of_two_below(largest)
     basis = np.zeros((0, columns), np.float32)
     if rows >= _FEWEST_PROJECTED_ROWS and _FEWEST_PROJECTED_COLUMNS <= columns <= _MOST_PROJECTED_COLUMNS:
         kept = _scaled(kept, reference, scale)
@@ -214,6 +217,9 @@ def _normalised(rows: NDArray[Any]) -> NDArray[np.float32]:
 
 def _scaled(rows: NDArray[Any], reference: NDArray[np.float64], scale: float) -> NDArray[np.float32]:
     result = rows if rows.dtype == np.float32 else np.empty(rows.shape, np.float32)
+    if result is rows and not reference.any() and 2.0**-100 < scale < 2.0**100:
+        result *= np.float32(scale)  # a power of two: nothing is rounded
+        return result
     for block, place in zip(_blocks(rows), _blocks(result), strict=True):
         place[:] = (block - reference) * scale
     return result
