@@ -174,6 +174,20 @@ def test_a_device_runs_as_many_rows_every_time(
     assert sizes[1] == {5}
 
 
+@pytest.mark.parametrize(("side", "host", "there"), [(32, 64, 64), (256, 8, 64), (1024, 8, 16)])
+def test_a_batch_is_larger_where_a_device_has_room(
+    side: int, host: int, there: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = build(
+        [onnx.helper.make_node("Conv", ["image", "w"], ["maps"]), onnx.helper.make_node("GlobalMaxPool", ["maps"], ["top"])],
+        inputs={"image": ("float", ["n", 3, side, side])}, outputs={"top": ("float", ["n", 16, 1, 1])},
+        weights={"w": np.ones((16, 3, 1, 1), np.float32)},
+    )  # fmt: skip
+    path = save(proto, tmp_path / "wide.onnx")
+    assert ov.load(path, device="cpu", preprocess="unit").batch_size == host
+    assert open_on(monkeypatch, (device(),), path, preprocess="unit").batch_size == there
+
+
 def test_a_fixed_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proto = network("NCHW")
     for value in (*proto.graph.input, *proto.graph.output):
