@@ -274,6 +274,13 @@ def test_the_last_map_is_found(network: Any, value: str, tmp_path: Path) -> None
     assert by_name.provenance.parameters["why"] == "named by the caller"
 
 
+def test_the_map_of_a_dense_output_is_one_before_it(tmp_path: Path) -> None:
+    model = ov.load(save(classes_before_pooling(), tmp_path / "m.onnx"), preprocess="unit", device="cpu")
+    picture = np.random.default_rng(6).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    assert gradcam(model, picture, ("classes", (1, 4, 4))).value == "relu"
+    assert gradcam(model, picture, ("classes", (1, 4, 4)), value="classes").value == "classes"
+
+
 def test_a_value_in_another_layout_gives_the_same_map(tmp_path: Path) -> None:
     model = ov.load(save(channels_last(), tmp_path / "m.onnx"), preprocess="unit", device="cpu")
     picture = np.random.default_rng(6).integers(0, 256, (8, 8, 3)).astype(np.uint8)

@@ -51,6 +51,17 @@ def test_degenerate_features_still_embed(method: str, x: np.ndarray) -> None:
     assert np.isfinite(got.coordinates).all()
 
 
+@pytest.mark.parametrize("solver", ["openTSNE", "scikit-learn"])
+@pytest.mark.parametrize("count", [5, 8, 10, 13])
+def test_few_points_are_not_drawn_into_one(solver: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if solver == "scikit-learn":
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    for seed in range(4):
+        # Much alike, as the features of a few photos by a network with random weights are.
+        x = 10 + np.random.default_rng(seed).random((count, 64))
+        assert (ov.embed(x).coordinates.std(axis=0) > 0.1).all()
+
+
 def test_wrong_features_are_refused() -> None:
     with pytest.raises(InputError, match="row 2"):
         ov.embed(np.where(np.eye(6) * [0, 0, 1, 0, 0, 0] > 0, np.nan, 1.0))

@@ -81,6 +81,46 @@ def test_several_values_of_one_run_weights_among_them(model: ov.Model, x: np.nda
     np.testing.assert_array_equal(found.values["pool"], model.run(x, ("pool",))["pool"])
 
 
+@pytest.mark.parametrize(
+    ("inside", "given"),
+    [("float16", "float16"), ("float64", "float64"), ("float32", "float16"), ("float32", "float64")],
+)
+def test_targets_of_every_precision(inside: str, given: str, tmp_path: Path) -> None:
+    """``inside`` the network, and of the output that it is cast to."""
+    random = np.random.default_rng(5)
+    first, second = random.standard_normal((48, 9)) / 5, random.standard_normal((9, 4))
+    elements = {name: helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in (inside, given)}
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]), helper.make_node("MatMul", ["flat", "first"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["relu"]), helper.make_node("MatMul", ["relu", "second"], ["scores"]),
+        helper.make_node("Cast", ["scores"], ["logits"], to=elements[given]),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "net", [helper.make_tensor_value_info("image", elements[inside], ["n", 3, 4, 4])],
+        [helper.make_tensor_value_info("logits", elements[given], ["n", 4])],
+        [numpy_helper.from_array(w.astype(inside), name) for name, w in (("first", first), ("second", second))],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = ov.load(save(proto, tmp_path / "net.onnx"), device="cpu")
+    x = random.standard_normal((3, 3, 4, 4)).astype(inside)
+    weights = random.standard_normal((3, 4))
+    top = model.run(x)["logits"].argmax(axis=1)
+    rough = 2e-2 if "float16" in (inside, given) else 1e-5
+    for target, seed in (
+        (("logits", 1), np.repeat(np.eye(4)[1:2], 3, axis=0)), ("top1", np.eye(4)[top]), ({"logits": weights}, weights),
+        ({"logits": np.ones(4, int)}, np.ones((3, 4))),
+    ):  # fmt: skip
+        wanted = ((x.reshape(3, -1).astype(np.float64) @ first > 0) * (seed @ second.T)) @ first.T
+        found = gradient(model, x, target)
+        assert found.dtype == inside
+        np.testing.assert_allclose(found.reshape(3, -1), wanted, rtol=rough, atol=rough)
+
+
+def test_weights_that_are_no_numbers_are_refused(model: ov.Model, x: np.ndarray) -> None:
+    with pytest.raises(ov.InputError, match="no real numbers; got an array of <U3"):
+        gradient(model, x, {"logits": np.array("abc")})
+
+
 def test_a_class_means_its_logit_for_every_image(model: ov.Model, x: np.ndarray) -> None:
     one_hot = np.zeros((len(x), 4), np.float32)
     one_hot[:, 2] = 1

@@ -54,6 +54,12 @@ def scores(**changed: Any) -> Scores:
         ("confidence_plausible", Facts(scores=scores(median_confidence=0.19)), "finding"),
         ("confidence_plausible", Facts(scores=scores(median_confidence=0.21)), "passed"),
         ("confidence_plausible", Facts(scores=scores(normalised=False)), "not checked"),
+        # Twice the chance of two classes is certainty, which no network has to reach.
+        ("confidence_plausible", Facts(scores=scores(classes=2, median_confidence=0.55)), "finding"),
+        ("confidence_plausible", Facts(scores=scores(classes=2, median_confidence=0.57)), "passed"),
+        ("confidence_plausible", Facts(scores=scores(classes=1, median_confidence=0.3)), "not checked"),
+        ("predictions_vary", Facts(scores=scores(classes=1, one_class_share=1.0)), "passed"),
+        ("predictions_vary", Facts(scores=scores(classes=1, spread=9e-5)), "finding"),
         ("channels_alive", Facts(images=40, channels=[ChannelCount("v", 10, 6, 0)]), "finding"),
         ("channels_alive", Facts(images=40, channels=[ChannelCount("v", 10, 5, 0)]), "passed"),
         # Few images may simply not hold what a channel looks for, but a whole value that is silent is dead.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 
 import onnxviz as ov
 from embedded_cifar import PATH, cifar_model, picture_set
+from graphs import save
 from onnxviz.errors import ContractError, InputError, ValueNotFoundError
-from onnxviz.methods.target import resolve_target
+from onnxviz.methods.target import example_element, resolve_target
 
 LABELS = ("airplane", "automobile", "bird", "cat, tabby", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -67,6 +71,9 @@ def test_a_function_of_the_outputs(clean: np.ndarray) -> None:
         ("logits[1,2]", InputError, "no such element"),
         ("logit[1]", ValueNotFoundError, "'logits'"),
         (2.5, InputError, "not a target"),
+        ((0, 1), InputError, "not a target"),
+        (("logits",), InputError, "not a target"),
+        ("logits[]", InputError, "1 indices below"),
         (True, InputError, "not a target"),
     ],
 )
@@ -79,3 +86,22 @@ def test_a_class_of_a_model_without_classes_is_refused(clean: np.ndarray) -> Non
     model = ov.load(PATH, preprocess="cifar10", output={"output": "logits", "kind": "values"}, device="cpu")
     with pytest.raises(ContractError, match="not a classifier"):
         resolve_target(model, 3, clean)
+
+
+def test_a_value_without_axes_has_one_element(tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0)], "mean",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3, 6, 6])],
+        [onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, ["n"])],
+    )  # fmt: skip
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    model = ov.load(save(proto, tmp_path / "mean.onnx"), preprocess="unit", device="cpu")
+    image = np.random.default_rng(0).random((1, 3, 6, 6), np.float32)
+    assert example_element(model) == "mean[]"
+    for target in ("mean[]", ("mean", ()), ("mean", [])):
+        np.testing.assert_allclose(
+            resolve_target(model, target, image).score(model.run(image)), image.mean(), rtol=1e-6
+        )
+        np.testing.assert_allclose(ov.gradient(model, image, target), np.full_like(image, 1 / 108), rtol=1e-6)
+    with pytest.raises(InputError, match=r"no index, 'mean\[\]'"):
+        resolve_target(model, "mean[0]", image)

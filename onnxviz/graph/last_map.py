@@ -26,7 +26,12 @@ IsMap = Callable[[str], bool]
 
 
 def find_last_map(
-    proto: onnx.ModelProto, scores: Sequence[str], is_map: IsMap, shapes: Mapping[str, Sequence[int]]
+    proto: onnx.ModelProto,
+    scores: Sequence[str],
+    is_map: IsMap,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    explained: Sequence[str] = (),
 ) -> Landmark | None:
     """Find the last value with rows and columns through which all of the image passes on its way to the scores.
 
@@ -40,6 +45,9 @@ def find_last_map(
         Name of a value to whether it holds real numbers with rows and columns.
     shapes : mapping of value name to sides
         As found by a run.
+    explained : sequence of str
+        Values that hold what is explained themselves, where they have rows and columns: not to be found, since an
+        element's derivative by its own value is 1 there and 0 elsewhere, whatever the network does.
 
     Returns
     -------
@@ -51,7 +59,7 @@ def find_last_map(
     wiring = Wiring(proto)
     order = {name: place for place, node in enumerate(proto.graph.node) for name in node.output if name}
     before = _ancestors(wiring, scores, without="")
-    maps = [name for name in before if name in order and is_map(name)]
+    maps = [name for name in before if name in order and name not in explained and is_map(name)]
     for name in sorted(maps, key=order.__getitem__, reverse=True):
         if wiring.inputs.keys() & _ancestors(wiring, scores, without=name):
             continue  # part of the image takes another way

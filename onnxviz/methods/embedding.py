@@ -19,6 +19,7 @@ __all__ = ["embed"]
 
 _MOST_JUDGED = 2000
 _FEWEST_FOR_TSNE = 5
+_START = 1e-4  # standard deviation of the points before they move
 
 
 def embed(
@@ -103,7 +104,7 @@ def _tsne(array: NDArray[Any], there: Any, device: str | None, perplexity: float
     k = min(len(array) - 1, int(3 * perplexity + 1))
     distances, indices = index_of(array, there, device, n_neighbors=k).kneighbors()
     start, _ = _pca(array, seed)
-    start = start / max(float(np.std(start[:, 0])), 1e-300) * 1e-4
+    start = start / max(float(np.std(start[:, 0])), 1e-300) * _START
     # Identical images start at the same point, where t-SNE's gradient cannot part them; a tiny jitter does.
     start = start + np.random.default_rng(seed).normal(scale=1e-6, size=start.shape)
     if importlib.util.find_spec("openTSNE") is not None:
@@ -125,6 +126,10 @@ def _open_tsne(
         start, affinities, negative_gradient_method="bh" if len(start) < 10_000 else "fft", n_jobs=1, random_state=seed
     )
     embedding = embedding.optimize(n_iter=250, exaggeration=12, momentum=0.5)
+    # Exaggerated attraction can draw few points into one, which nothing parts again: back to the size of the start.
+    size = float(np.std(embedding))
+    if size < _START:
+        embedding[:] = (embedding - embedding.mean(axis=0)) * (_START / max(size, 1e-300))
     embedding = embedding.optimize(n_iter=500, momentum=0.8)
     return np.asarray(embedding, np.float64)
 

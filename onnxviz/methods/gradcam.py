@@ -185,7 +185,10 @@ def _map_of(explained: Explained, value: str | None) -> tuple[str, str]:
     scores: tuple[str, ...] = explained.target.values
     if features is not None and explained.target.classes is not None and leads_to(model.loaded.proto, features, scores):
         scores = (features,)
-    found = find_last_map(model.loaded.proto, scores, lambda name: _is_map(model, name), model.shapes())
+    found = find_last_map(
+        model.loaded.proto, scores, lambda name: _is_map(model, name), model.shapes(),
+        explained=explained.target.values,
+    )  # fmt: skip
     if found is None:
         raise ValueNotFoundError(
             "the network has no last map with rows and columns before its scores", where=model.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError
-from onnxviz.methods.target import resolve_target
+from onnxviz.methods.target import element_named, resolve_target
 from onnxviz.runtime.model import Model
 
 __all__ = ["GradientTarget", "GradientTargetLike", "resolve_gradient_target"]
@@ -27,7 +26,6 @@ GradientTargetLike = (
 
 _MOST_LIKELY = "most likely class of the clean image"
 _STRONGEST = "[strongest]"
-_INDEXED = re.compile(r"(?P<value>.+)\[(?P<index>\s*-?\d+(\s*,\s*-?\d+)*\s*)\]")
 
 Seeds = Callable[[slice, Mapping[str, tuple[int, ...]]], dict[str, NDArray[Any]]]
 """(rows, sides of each value without the batch) → weight of every element of every value."""
@@ -84,24 +82,24 @@ def resolve_gradient_target(model: Model, target: GradientTargetLike, tensor: ND
         return _classes(model, np.argmax(model.predict(tensor), axis=1), len(tensor), _MOST_LIKELY)
     if isinstance(target, str) and target.endswith(_STRONGEST):
         target = (target.removesuffix(_STRONGEST), "strongest")
-    elif isinstance(target, str) and (match := _INDEXED.fullmatch(target)) and target not in (model.labels or ()):
-        target = (match["value"], tuple(int(number) for number in match["index"].split(",")))
+    elif isinstance(target, str) and (named := element_named(target)) and target not in (model.labels or ()):
+        target = named
     if isinstance(target, tuple):
         # The other reader of targets checks names and places, in the same words.
         checked = resolve_target(model, target, tensor[:1])
         name, element = checked.values[0], target[1]
         if isinstance(element, str):
             return _channel(model, name, _strongest_channel(model, name, tensor[:1]), checked.text)
-        place = element if isinstance(element, tuple) else (element,)
+        place = tuple(element) if isinstance(element, tuple | list) else (element,)
         return _element(
             name,
             tuple(int(number) for number in place),
             checked.text,
             "logit" if name == model.logits_value else "value",
         )
-    named = resolve_target(model, target, tensor[:1])  # type: ignore[arg-type]
-    assert named.class_index is not None
-    return _classes(model, np.full(len(tensor), named.class_index), len(tensor), "")
+    known = resolve_target(model, target, tensor[:1])  # type: ignore[arg-type]
+    assert known.class_index is not None
+    return _classes(model, np.full(len(tensor), known.class_index), len(tensor), "")
 
 
 def _numbers(target: object) -> bool:
@@ -171,6 +169,12 @@ def _weighted(model: Model, target: Mapping[str, NDArray[Any]], rows: int) -> Gr
     given = {model.value(name).name: np.asarray(weights) for name, weights in target.items()}
     if not given:
         raise InputError("no value is named", where="target", got="an empty mapping", allowed="{value: weights}")
+    for name, weights in given.items():
+        if weights.dtype.kind not in "biuf":
+            raise InputError(
+                "the weights are no real numbers", where=f"target {name!r}", got=f"an array of {weights.dtype}",
+                allowed="integers or floating-point numbers, in the value's shape",
+            )  # fmt: skip
 
     def seeds(chosen: slice, sides: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
         found = {}

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from onnxviz.errors import InputError, near_misses
 from onnxviz.runtime.model import Model
 
-__all__ = ["Target", "TargetLike", "resolve_target"]
+__all__ = ["Target", "TargetLike", "element_named", "example_element", "resolve_target"]
 
 Outputs = Mapping[str, NDArray[Any]]
 TargetLike = int | str | tuple[str, int | tuple[int, ...] | str] | Callable[[Outputs], NDArray[Any]]
 
-_INDEXED = re.compile(r"(?P<value>.+)\[(?P<index>\s*-?\d+(\s*,\s*-?\d+)*\s*)\]")
+_INDEXED = re.compile(r"(?P<value>.+)\[(?P<index>(\s*-?\d+(\s*,\s*-?\d+)*)?\s*)\]")
 
 _STRONGEST = "[strongest]"
 
@@ -63,6 +63,9 @@ def resolve_target(model: Model, target: TargetLike, clean: NDArray[Any]) -> Tar
     if callable(target):
         return _from_callable(model, target)
     if isinstance(target, tuple):
+        parts: tuple[Any, ...] = target
+        if len(parts) != 2 or not isinstance(parts[0], str):
+            raise _no_target(target)
         value, element = target
         if isinstance(element, str):
             return _from_strongest(model, f"{value}[{element}]", clean)
@@ -70,22 +73,39 @@ def resolve_target(model: Model, target: TargetLike, clean: NDArray[Any]) -> Tar
     if isinstance(target, int | np.integer) and not isinstance(target, bool):
         return _from_class(model, int(target), "")
     if not isinstance(target, str):
-        raise InputError(
-            "not a target", where="target", got=repr(target),
-            allowed="a class index, a label, 'top1', ('value', index), ('value', 'strongest') or a callable",
-        )  # fmt: skip
+        raise _no_target(target)
     if target == "top1":
         return _from_class(model, int(np.argmax(model.predict(clean)[0])), "most likely class of the clean image: ")
     if model.labels and target in model.labels:
         return _from_class(model, model.labels.index(target), "")
     if target.endswith(_STRONGEST):
         return _from_strongest(model, target, clean)
-    if match := _INDEXED.fullmatch(target):
-        index = tuple(int(number) for number in match["index"].split(","))
-        return _from_element(model, match["value"], index, clean)
+    if named := element_named(target):
+        return _from_element(model, *named, clean)
     if re.fullmatch(r"\d+", target):
         return _from_class(model, int(target), "")
     return _from_label(model, target)
+
+
+def element_named(target: str) -> tuple[str, tuple[int, ...]] | None:
+    """The value and the index that ``"value[i, j]"`` names; ``"value[]"`` is all there is of a row that has no axis."""
+    match = _INDEXED.fullmatch(target)
+    if match is None:
+        return None
+    return match["value"], tuple(int(number) for number in match["index"].split(",") if number.strip())
+
+
+def example_element(model: Model) -> str:
+    """The first element of the output, as a target names it."""
+    name = model.output.output
+    return f"{name}[{', '.join('0' for _ in model.shapes().get(name, ())[1:])}]"
+
+
+def _no_target(target: object) -> InputError:
+    return InputError(
+        "not a target", where="target", got=repr(target),
+        allowed="a class index, a label, 'top1', ('value', index), ('value', 'strongest') or a callable",
+    )  # fmt: skip
 
 
 def _from_label(model: Model, label: str) -> Target:
@@ -141,7 +161,8 @@ def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clea
     if not inside:
         raise InputError(
             "the value has no such element", where="target", got=f"{name}{list(place)}",
-            allowed=f"{len(shape) - 1} indices below {shape[1:]} (the batch axis is left out)",
+            allowed=f"{len(shape) - 1} indices below {shape[1:]} (the batch axis is left out)" if shape[1:]
+            else f"no index, '{name}[]': it has one number for each image",
         )  # fmt: skip
     element: tuple[Any, ...] = (slice(None), *place)
     return Target(

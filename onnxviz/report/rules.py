@@ -19,6 +19,7 @@ CONSTANT_SPREAD = 1e-4
 ONE_CLASS_SHARE = 0.95
 SATURATED_CONFIDENCE = 0.9999
 SATURATED_IMAGES = 0.9
+ABOVE_CHANCE = 0.125
 RELATIVE_TOLERANCE = 1e-4
 TAP_STEPS = 8
 """Steps by which an integer output may move under taps: between QuantizeLinear and DequantizeLinear a tap keeps
@@ -238,6 +239,8 @@ def _constant(facts: Facts) -> Outcome:
         )
     if scores.images < FEW_IMAGES:
         return _passed(f"largest change {scores.spread:.3g}")
+    if scores.classes < 2:
+        return _passed(f"largest change {scores.spread:.3g}; one score, so no class is chosen")
     found = f"{scores.one_class_share:.0%} of {scores.images:,} images are {scores.one_class!r}"
     expected = facts.largest_class_share
     if scores.one_class_share >= ONE_CLASS_SHARE and (expected is None or expected < ONE_CLASS_SHARE):
@@ -255,6 +258,8 @@ def _confident(facts: Facts) -> Outcome:
         return _not_checked("no class probabilities")
     if scores.images < 4:
         return _not_checked("fewer than 4 images")
+    if scores.classes < 2:
+        return _not_checked("one score is no choice between classes")
     share, median = scores.saturated_share, scores.median_confidence
     found = f"{share:.0%} of the images above {SATURATED_CONFIDENCE}, median {median:.3f}"
     if scores.saturated_share >= SATURATED_IMAGES:
@@ -262,7 +267,8 @@ def _confident(facts: Facts) -> Outcome:
             found,
             "Probabilities this close to 1 on nearly every image are typical of pixels fed at 255 times their scale.",
         )
-    if scores.median_confidence < 2.0 / scores.classes:
+    chance = 1 / scores.classes
+    if scores.median_confidence < min(2 * chance, chance + ABOVE_CHANCE * (1 - chance)):
         return _finding(
             found,
             f"The best of {scores.classes:,} classes is hardly likelier than chance: a softmax applied twice, an "
@@ -435,7 +441,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "confidence_plausible",
         "Confidence is plausible",
-        f"above {SATURATED_CONFIDENCE} on less than {SATURATED_IMAGES:.0%} of the images; median at least twice chance",
+        f"above {SATURATED_CONFIDENCE} on less than {SATURATED_IMAGES:.0%} of the images; median at least twice "
+        f"chance, or {ABOVE_CHANCE:g} of the way from it to 1",
         _confident,
     ),
     Rule("channels_alive", "Channels are alive", f"at most {DEAD_SHARE:.0%} dead in any value", _dead),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import helper
 
 from onnxviz.errors import UnsupportedOperatorError
 from onnxviz.graph.gradient.backward import GradientGraph, build_gradient_graph
@@ -61,6 +62,8 @@ class GradientSession:
         self._session, self._facts, self._where = session, facts, where
         self.targets, self.wrt, self.values = tuple(graph.seeds), tuple(graph.gradients), tuple(values)
         self._seeds = dict(graph.seeds)
+        inputs = {value.name: value.type.tensor_type.elem_type for value in graph.proto.graph.input}
+        self._seed_types = {name: helper.tensor_dtype_to_np_dtype(inputs[seed]) for name, seed in self._seeds.items()}
         self._outputs = [*graph.gradients.values(), *self.values]
         self._weights = {tensor.name for tensor in graph.proto.graph.initializer}
 
@@ -78,7 +81,7 @@ class GradientSession:
         ----------
         feeds : mapping of input name to array
         seeds : mapping of target to array
-            By what each element of a target counts in the sum, in the target's shape.
+            By what each element of a target counts in the sum, in the target's shape; any real numbers.
         watch : Watch
 
         Returns
@@ -86,7 +89,9 @@ class GradientSession:
         (dict of value name to array, dict of value name to array)
             Gradients, each in its value's shape, and the values asked for.
         """
-        fed = dict(feeds) | {self._seeds[name]: seed for name, seed in seeds.items()}
+        fed = dict(feeds)
+        for name, seed in seeds.items():
+            fed[self._seeds[name]] = np.ascontiguousarray(seed, self._seed_types[name])
         found = self._session.run_watched(self._outputs, fed, watch)
         count = len(self.wrt)
         return dict(zip(self.wrt, found[:count], strict=True)), dict(zip(self.values, found[count:], strict=True))

@@ -65,8 +65,8 @@ class OutputContract:
             return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
         raise ContractError(
             "the output is not a classifier's", where=f"output {self.output!r}", got=self.why,
-            next_step="Pass output={'output': NAME, 'kind': 'logits'} or 'probabilities', or give a target such as"
-            f" ({self.output!r}, 0)",
+            next_step="Pass output={'output': NAME, 'kind': 'logits'} or 'probabilities', or give an element of it"
+            f" as the target, such as ({self.output!r}, (0, ...)), an index for each axis but the batch",
         )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _probed(found: ClassOutput, logits: str | None, probe: Callable[[str], NDArr
     if found.softmax and real.min() >= 0 and real.max() <= 1.01:
         # The sum is not asked for: 8-bit probabilities of many classes round to 0 wherever the network is unsure.
         return dataclasses.replace(
-            draft, kind="probabilities", why=f"{found.why}; probabilities: a Softmax in the graph"
+            draft, kind="probabilities", why=f"{found.why}; probabilities: between 0 and 1 on random images"
         )
     if _looks_like_probabilities(real):
         why = f"{found.why}; probabilities: rows sum to 1 on random images"

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxviz.errors import LimitError, ModelError, OnnxvizError, UnsupportedOperatorError
 from onnxviz.methods.explanations import EXPLANATIONS
+from onnxviz.methods.target import example_element
 from onnxviz.report.budget import plan_explanations, plan_occlusion
 from onnxviz.report.examination import Examination
 from onnxviz.report.numbers import provenance_numbers
@@ -73,7 +74,7 @@ def make(exam: Examination, section: Section) -> None:
     if model.output.kind == "values" and exam.options.target == "top1":
         raise SectionSkipped(
             "the output is not a classifier's, so there is no most likely class; a target such as "
-            f"{model.output.output + '[0]'!r} can be named"
+            f"{example_element(model)!r} can be named"
         )
     budget = exam.options.occlusion_budget
     hidden = plan_occlusion(model.macs, *model.preprocess.size, len(images), budget=budget)

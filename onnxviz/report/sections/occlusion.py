@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxviz.methods.occlusion import occlusion
+from onnxviz.methods.target import example_element
 from onnxviz.report.budget import plan_occlusion
 from onnxviz.report.examination import Examination, spread
 from onnxviz.report.numbers import provenance_numbers
@@ -25,7 +26,7 @@ def make(exam: Examination, section: Section) -> None:
     if model.output.kind == "values" and exam.options.target == "top1":
         raise SectionSkipped(
             "the output is not a classifier's, so there is no most likely class; a target such as "
-            f"{model.output.output + '[0]'!r} can be named"
+            f"{example_element(model)!r} can be named"
         )
     height, width = model.preprocess.size
     plan = plan_occlusion(model.macs, height, width, len(images), budget=exam.options.occlusion_budget)
