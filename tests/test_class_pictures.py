@@ -19,7 +19,7 @@ import onnxviz as ov
 from golden import assert_golden
 from graphs import save, tiny_network
 from onnxviz.cli import main
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, UnsupportedOperatorError
 from onnxviz.pictures import plot, to_png_bytes
 from onnxviz.report.budget import plan_pictures
 from onnxviz.report.examination import Examination, Options
@@ -258,6 +258,14 @@ def test_the_section_says_why_it_is_missing(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SectionSkipped, match="not a classifier"):
         make_section(exam_of(maps), outline.empty())
     model = ov.load(save(tiny_network(), tmp_path / "tiny.onnx"), preprocess="unit")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UnsupportedOperatorError("this node has no derivative", where="tiny.onnx")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxviz.report.sections.class_pictures.class_visualization", refuse)
+        with pytest.raises(SectionSkipped, match="no derivative"):
+            make_section(exam_of(model), outline.empty())
     monkeypatch.setattr(type(model), "macs", 10**11)
     with pytest.raises(SectionSkipped, match="too costly"):
         make_section(exam_of(model), outline.empty())

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from graphs import build, tiny_network
+import onnxviz as ov
+from graphs import build, save, tiny_network
 from light_models import LIGHT
 from onnxviz.graph.contract import explain_no_image_input, find_class_output, find_image_input
 from onnxviz.graph.loading import read_model
@@ -182,6 +183,16 @@ def test_no_image_input_is_explained(dtype: str, shape: tuple[int, ...], words: 
     model = image_graph(node("Identity", ["x"], ["y"]), shape=shape, dtype=dtype)
     assert find_image_input(model) is None
     assert words in explain_no_image_input(model)
+
+
+def test_four_channels_are_no_photograph(tmp_path: Path) -> None:
+    proto = image_graph(node("Identity", ["x"], ["y"]), shape=(1, 4, 8, 8), dtype="float")
+    model = ov.load(save(proto, tmp_path / "four.onnx"), device="cpu")
+    assert model.no_image_reason == "the model takes no photograph: 'x' has 4 channels, a photograph has 1 or 3"
+    with pytest.raises(ov.InputError, match="'x' has 4 channels"):
+        ov.load_images(np.zeros((8, 8, 3), np.uint8), model)
+    with pytest.raises(ov.ContractError, match=r"'x' has 4 channels.*takes no preprocessing"):
+        ov.load(model.path, preprocess="unit", device="cpu")
 
 
 def feature_map_of_sixteen_channels() -> onnx.ModelProto:

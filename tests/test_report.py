@@ -388,8 +388,10 @@ def test_sections_that_cannot_be_made_say_why(tmp_path: Path) -> None:
         inputs={"row": ("float", ["n", 192])}, outputs={"scores": ("float", ["n", 5])}, weights=weights,
     )  # fmt: skip
     result = audit(save(table, tmp_path / "table.onnx"), list(pictures(3)), out=tmp_path / "table", device="cpu")
-    assert result.sections["model"]["predictions"] == "skipped: the model takes no image"
+    assert result.sections["model"]["predictions"].startswith("skipped: the model takes no image: 'row' has 2 axes")
     assert result.sections["model"]["model"] == "made"
+    # Whoever gave pictures is told that nobody looked at them.
+    assert "No image was shown to the network" in (result.path / "index.html").read_text(encoding="utf-8")
 
 
 def test_without_images_the_model_alone_is_examined(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def scores(**changed: Any) -> Scores:
         ("taps_change_nothing", Facts(taps=Difference(2e-4, 1.0, 0.0, "x")), "finding"),
         ("images_read", Facts(images=3, skipped=[("a", "b")]), "finding"),
         ("images_read", Facts(images=3), "passed"),
+        ("images_read", Facts(unused_images="the model takes no image: it has no input"), "finding"),
+        ("images_read", Facts(), "not checked"),
         ("sections_complete", Facts(failed=[("Filters", "boom")]), "finding"),
     ],
 )  # fmt: skip

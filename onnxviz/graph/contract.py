@@ -116,7 +116,10 @@ def find_image_input(proto: onnx.ModelProto) -> ImageInput | None:
 
 
 def explain_no_image_input(proto: onnx.ModelProto) -> str:
-    """Why none of the inputs can take an image, in words for the reader of a report."""
+    """Why none of the inputs can take a photograph, in words for the reader of a report."""
+    found = find_image_input(proto)
+    if found is not None:
+        return f"the model takes no photograph: {found.name!r} has {found.channels} channels, a photograph has 1 or 3"
     reasons = []
     for entry in graph_inputs(proto):
         if entry.dtype not in _IMAGE_TYPES:
@@ -126,7 +129,7 @@ def explain_no_image_input(proto: onnx.ModelProto) -> str:
             reasons.append(f"{entry.name!r} has {axes} axes, an image has four (batch, channels, height, width)")
         else:
             reasons.append(f"{entry.name!r} has shape {_written(entry.shape)}, without an axis of 1, 3 or 4 channels")
-    return "no input takes an image: " + "; ".join(reasons) if reasons else "the network has no input"
+    return f"the model takes no image: {'; '.join(reasons) if reasons else 'it has no input'}"
 
 
 def _judge(entry: GraphInput, wiring: Wiring) -> tuple[int, ImageInput] | None:

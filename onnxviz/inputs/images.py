@@ -122,7 +122,8 @@ def _contract_of(model: Any) -> Preprocess:
     preprocess = model if isinstance(model, Preprocess) else getattr(model, "preprocess", None)
     if not isinstance(preprocess, Preprocess):
         raise InputError(
-            "nothing says how images are prepared", where="model", got=type(model).__name__,
+            getattr(model, "no_image_reason", "") or "nothing says how images are prepared",
+            where="model", got=type(model).__name__,
             allowed="a Model with an image input, or a Preprocess",
             next_step="A model without an image input runs on arrays: Model.run",
         )  # fmt: skip

@@ -268,7 +268,7 @@ def _open(subject: _Subject, options: Options, limit: int | None, seed: int, dea
     images: ImageSet | None = None
     reason = ""
     if model.preprocess is None:
-        reason = "the model takes no image"
+        reason = model.no_image_reason
         if len(model.inputs) > 1 and model.image_input is not None:
             reason = f"the model has {len(model.inputs)} inputs, so images alone do not feed it"
     elif len(model.inputs) != 1:
@@ -280,6 +280,8 @@ def _open(subject: _Subject, options: Options, limit: int | None, seed: int, dea
         if limit is not None and len(images) > limit:
             images = images.sample(limit, seed)
     exam = Examination(model, images, reason, options)
+    if images is None and subject.read_images is not None:
+        exam.facts.unused_images = reason
     if images is not None and options.target != "top1" and subject.name == _ONLY:
         # A class or an element that does not exist ends the audit here too; of several models one may lack it.
         with contextlib.suppress(SectionSkipped):

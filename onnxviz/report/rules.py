@@ -94,6 +94,8 @@ class Facts:
     has_output: bool = True
     images: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    unused_images: str = ""
+    """Why images that were given could not be shown to the network."""
     weights: Mapping[str, int] | None = None
     """Tensor name to the number of NaN and infinite weights in it; only tensors that have some."""
     weights_scanned: int = 0
@@ -353,6 +355,8 @@ def _taps(facts: Facts) -> Outcome:
 
 
 def _skipped(facts: Facts) -> Outcome:
+    if facts.unused_images:
+        return _finding("none", f"No image was shown to the network: {facts.unused_images}.")
     if not facts.images and not facts.skipped:
         return _not_checked("no images")
     if not facts.skipped:

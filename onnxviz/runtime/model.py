@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError, near_misses
-from onnxviz.graph.contract import ImageInput
+from onnxviz.graph.contract import ImageInput, explain_no_image_input
 from onnxviz.graph.gradient.ends import real_value_before, real_value_behind
 from onnxviz.graph.landmarks import Landmark, find_feature_value, find_logits_value
 from onnxviz.graph.layout import channel_axes
@@ -174,6 +174,11 @@ class Model:
     def logits_landmark(self) -> Landmark | None:
         """The logits value with the reason why it was chosen."""
         return find_logits_value(self.loaded.proto, self.output.output)
+
+    @cached_property
+    def no_image_reason(self) -> str:
+        """Why photographs cannot be fed; empty where they can."""
+        return explain_no_image_input(self.loaded.proto) if self.image_input is None else ""
 
     @property
     def feature_value(self) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import ContractError, InputError, ModelError
-from onnxviz.graph.contract import find_class_output, find_image_input
+from onnxviz.graph.contract import explain_no_image_input, find_class_output, find_image_input
 from onnxviz.graph.landmarks import find_logits_value
 from onnxviz.graph.loading import read_model
 from onnxviz.inputs.preprocess import Preprocess, choose_preprocess, read_sidecar
@@ -87,7 +87,10 @@ def load(
     if image is not None and image.channels not in _IMAGE_CHANNELS:
         image = None  # an input of two or four channels is no photograph: it can be fed arrays, but not image files
     if image is None and preprocess is not None:
-        raise ContractError("the model takes no image, so it takes no preprocessing", where=loaded.path.name)
+        raise ContractError(
+            f"{explain_no_image_input(loaded.proto)}; so it takes no preprocessing", where=loaded.path.name,
+            next_step="Leave preprocess out, and run the model on arrays: Model.run",
+        )  # fmt: skip
     contract = None
     if image is not None:
         contract = choose_preprocess(

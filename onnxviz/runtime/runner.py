@@ -116,7 +116,7 @@ class Runner:
         """How the values are computed with a patch at each position; see :class:`IncrementalPlans`."""
         self._renew_after_fork()
         if self._only_input is None or self.fixed_batch is not None:
-            return PlannedPatch(None, None, "the batch is fixed: images are run as the file states")
+            return PlannedPatch(None, None, "the rows of a run cannot be chosen: the model's notes say why")
         with self._lock:
             if self._plans is None:
                 self._plans = IncrementalPlans(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxviz.errors import UnsupportedOperatorError
 from onnxviz.methods.class_visualization import class_visualization
 from onnxviz.report.budget import plan_pictures
 from onnxviz.report.examination import Examination, spread
@@ -28,7 +29,7 @@ def make(exam: Examination, section: Section) -> None:
     """Fill the section."""
     model = exam.model
     if model.preprocess is None:
-        raise SectionSkipped("the model takes no image")
+        raise SectionSkipped(model.no_image_reason)
     if model.output.kind == "values" or not model.output.classes:
         raise SectionSkipped("the output is not a classifier's, so there are no classes to make pictures of")
     # They say less about these images than the maps do, and get half as much.
@@ -51,9 +52,13 @@ def make(exam: Examination, section: Section) -> None:
     if plan.pictures == 0:
         raise SectionSkipped(f"too costly: {plan.text} A larger budget can be set.")
     section.notes.append(plan.text)
-    found = class_visualization(
-        model, chosen_classes(exam, plan.pictures), steps=plan.steps, seed=exam.options.seed, **settings
-    )
+    try:
+        found = class_visualization(
+            model, chosen_classes(exam, plan.pictures), steps=plan.steps, seed=exam.options.seed, **settings
+        )
+    except UnsupportedOperatorError as error:
+        # An operator without a derivative is no defect of the model.
+        raise SectionSkipped(str(error)) from error
     sure = int((found.probabilities > 0.9).sum())
     section.figures.append(
         Figure(
