@@ -85,10 +85,9 @@ class Examination:
     @cached_property
     def maps(self) -> tuple[Value, ...]:
         """Values with channels and at least 2 × 2 positions, in order: activations where the graph has some."""
-        candidates = []
-        for value in self.model.values():
-            if value.op_type and value.kind in _MAP_KINDS and self.is_map(value.name):
-                candidates.append(value)
+        maps = [value for value in self.model.values() if value.op_type and self.is_map(value.name)]
+        # A graph of integer operators has its real numbers only where it converts back to them.
+        candidates = [value for value in maps if value.kind in _MAP_KINDS] or maps
         activations = [value for value in candidates if value.kind in _ACTIVATION_KINDS]
         return tuple(activations if len(activations) >= 3 else candidates)
 
