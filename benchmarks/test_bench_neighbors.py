@@ -311,7 +311,8 @@ def test_queries(case: Case, timed: bool, tmp_path: Path, request: pytest.Fixtur
     assert not missed or not timed, "\n".join(missed)
 
 
-def test_all_pairs(timed: bool, tmp_path: Path, zoo: Path) -> None:  # noqa: ARG001 - skips where there are no photos
+@pytest.mark.usefixtures("zoo")  # without photos there is nothing to measure
+def test_all_pairs(timed: bool, tmp_path: Path) -> None:
     rows, checked = (20_000, 1000) if timed else (128, 128)
     bank = feature_banks.bank("real", 100_000 if timed else rows)
     array = np.load(bank, mmap_mode="r")[:rows]

@@ -9,7 +9,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import NoReturn
 
 from onnxviz.errors import LimitError, OnnxvizError
@@ -27,7 +26,7 @@ class _Terminated(BaseException):
     """The operating system, or a batch system's time limit, asks the process to end."""
 
 
-def _on_terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+def _on_terminate(*_: object) -> NoReturn:
     raise _Terminated
 
 

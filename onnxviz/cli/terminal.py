@@ -23,12 +23,20 @@ def progress(*, quiet: bool) -> Iterator[Progress | None]:
         yield _line
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+    )  # fmt: skip
     from rich.text import Text
 
     class Description(TextColumn):
         # A model's name is text, not markup.
-        def render(self, task):  # type: ignore[no-untyped-def]
+        def render(self, task: Task) -> Text:
             return Text(printable(task.description), overflow="ellipsis", no_wrap=True)
 
     with Progress(
