@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
 
 from onnxviz.errors import UnsupportedOperatorError
 from onnxviz.graph.gradient.backward import GradientGraph, build_gradient_graph
@@ -61,9 +60,7 @@ class GradientSession:
     ) -> None:
         self._session, self._facts, self._where = session, facts, where
         self.targets, self.wrt, self.values = tuple(graph.seeds), tuple(graph.gradients), tuple(values)
-        self._seeds = dict(graph.seeds)
-        inputs = {value.name: value.type.tensor_type.elem_type for value in graph.proto.graph.input}
-        self._seed_types = {name: helper.tensor_dtype_to_np_dtype(inputs[seed]) for name, seed in self._seeds.items()}
+        self._seeds, self._seed_types = dict(graph.seeds), dict(graph.seed_types)
         self._outputs = [*graph.gradients.values(), *self.values]
         self._weights = {tensor.name for tensor in graph.proto.graph.initializer}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper
@@ -39,6 +40,8 @@ class GradientGraph:
     """Large weights that the backward pass adds, by name."""
     seeds: Mapping[str, str]
     """By target: the input that takes the derivative of the explained number by it."""
+    seed_types: Mapping[str, np.dtype[Any]]
+    """By target: the type in which its seed is fed."""
     gradients: Mapping[str, str]
     """By value: the output that holds the derivative of the explained number by it."""
 
@@ -123,7 +126,8 @@ def build_gradient_graph(
     gradients = sweep.run()
     joined = _join(proto, sweep.backward, sweep.seeds, gradients, values)
     outputs = [*gradients.values(), *values]
-    return GradientGraph(expose(joined, outputs), dict(sweep.backward.weights), sweep.seeds, gradients)
+    seed_types = {target: np.dtype(numpy_type(sweep.backward.adjoint_type(target))) for target in sweep.seeds}
+    return GradientGraph(expose(joined, outputs), dict(sweep.backward.weights), sweep.seeds, seed_types, gradients)
 
 
 @dataclass(frozen=True)
