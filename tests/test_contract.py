@@ -235,6 +235,16 @@ def test_boxes_and_labels_are_not_scores() -> None:
     assert find_class_output(model) is None
 
 
+def test_the_best_of_a_selection_are_not_one_score_per_class() -> None:
+    model = heads(
+        {"best": ("float", ["n", 2]), "which": ("int64", ["n", 2])},
+        node("Gemm", ["hidden", "w10"], ["logits"]), node("Softmax", ["logits"], ["p"]),
+        node("TopK", ["p", "two"], ["best", "which"]),
+    )  # fmt: skip
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "two"))
+    assert find_class_output(model) is None
+
+
 def test_a_feature_vector_would_look_the_same() -> None:
     output = find_class_output(heads({"y": ("float", ["n", 512])}, node("Gemm", ["hidden", "w512"], ["y"])))
     assert output is not None

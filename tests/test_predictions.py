@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from matplotlib.text import Text
+from onnx import numpy_helper
 
 import onnxviz as ov
 from embedded_cifar import PATH, cifar_model, picture_set
+from graphs import save, tiny_network
 from onnxviz.methods.predictions import map_classes
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -33,6 +38,26 @@ def test_unlabelled_images_have_no_accuracy() -> None:
     got = ov.predictions(cifar_model(), picture_set(4))
     assert got.confusion is None
     assert got.accuracy is None
+
+
+def test_one_score_is_no_class(tmp_path: Path) -> None:
+    proto = tiny_network()
+    head = next(tensor for tensor in proto.graph.initializer if tensor.name == "head")
+    bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "bias")
+    head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head)[:1], "head"))
+    bias.CopyFrom(numpy_helper.from_array(np.zeros(1, np.float32), "bias"))
+    proto.graph.node[-1].op_type = "Sigmoid"
+    del proto.graph.node[-1].attribute[:]
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    model = ov.load(save(proto, tmp_path / "one.onnx"), preprocess="unit", device="cpu")
+    photos = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    images = ov.load_images(photos, model)
+    found = ov.predictions(model, images)
+    assert found.class_names == ("the only score",)
+    np.testing.assert_allclose(found.top_scores, model.predict(images))
+    said = [text.get_text() for text in ov.plot(found).findobj(Text)]
+    assert "the score" in said
+    assert not [text for text in said if "class" in text]
 
 
 def test_folders_answer_to_labels_numbers_or_order() -> None:

@@ -31,7 +31,6 @@ from onnxviz.disk import write_file
 from onnxviz.errors import InputError, LimitError, ValueNotFoundError
 from onnxviz.report import AuditResult, audit
 from onnxviz.report.budget import plan_occlusion
-from onnxviz.report.examination import Examination, Options
 from onnxviz.report.numbers import array_bytes, describe_array, json_bytes, plain
 from onnxviz.report.writer import ReportFolder
 
@@ -393,25 +392,6 @@ def test_sections_that_cannot_be_made_say_why(tmp_path: Path) -> None:
     assert result.sections["model"]["model"] == "made"
     # Whoever gave pictures is told that nobody looked at them.
     assert "No image was shown to the network" in (result.path / "index.html").read_text(encoding="utf-8")
-
-
-def test_maps_of_integer_operators_are_where_they_become_real(tmp_path: Path) -> None:
-    node = onnx.helper.make_node
-    weights = {
-        "scale": np.float32(0.05), "zero": np.uint8(0), "none": np.int8(0),
-        "w": np.random.default_rng(2).integers(-40, 40, (4, 3, 3, 3)).astype(np.int8),
-    }  # fmt: skip
-    proto = build(
-        [
-            node("QuantizeLinear", ["image", "scale", "zero"], ["pixels"]),
-            node("QLinearConv", ["pixels", "scale", "zero", "w", "scale", "none", "scale", "zero"], ["codes"]),
-            node("DequantizeLinear", ["codes", "scale", "zero"], ["maps"]),
-            node("GlobalAveragePool", ["maps"], ["means"]), node("Flatten", ["means"], ["scores"]),
-        ],
-        inputs={"image": ("float", ["n", 3, 8, 8])}, outputs={"scores": ("float", ["n", 4])}, weights=weights,
-    )  # fmt: skip
-    model = ov.load(save(proto, tmp_path / "integers.onnx"), device="cpu", preprocess="unit")
-    assert [value.name for value in Examination(model, None, "", Options()).maps] == ["maps"]
 
 
 def test_without_images_the_model_alone_is_examined(tmp_path: Path) -> None:

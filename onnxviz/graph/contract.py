@@ -279,7 +279,7 @@ def _judge_output(value: Value, wiring: Wiring) -> tuple[int, ClassOutput] | Non
     quantized = value.dtype in ("uint8", "int8", "uint16", "int16")
     if not quantized and value.dtype not in ("float32", "float64", "float16", "bfloat16"):
         return None
-    if value.kind == "constant" or is_normalized_embedding(value.name, wiring):
+    if value.kind in ("constant", "selection") or is_normalized_embedding(value.name, wiring):
         return None
     squashed = squashing_node(wiring, value.name)
     softmax = squashed is not None and squashed != "LogSoftmax"

@@ -86,9 +86,9 @@ def find_logits_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
             before_quantization = node.input[0]
         name = wiring.data_input(node)
     if before_quantization:
-        why = "the real numbers that the quantised output is made from; the graph has no Softmax"
+        why = "the real numbers that the quantised output is made from; it does not end in a Softmax"
         return Landmark(before_quantization, why, guessed=False)
-    why = "the output itself: the graph has no Softmax or Sigmoid behind its last layer"
+    why = "the output itself: it does not end in a Softmax or Sigmoid"
     return Landmark(output, why, guessed=False)
 
 

@@ -138,7 +138,9 @@ def activation_maps(explained: Explained, value: str | None) -> list[ActivationM
             weights = weigh(maps, slopes)
             coarse = np.tensordot(weights, maps, 1)
             notes = list(explained.notes)
-            if not (coarse > 0).any():
+            if not np.isfinite(coarse).all():
+                notes.append("The map, or the derivative by it, holds numbers that are not finite: it says nothing.")
+            elif not (coarse > 0).any():
                 notes.append("No place of this map speaks for the target: it is 0 everywhere.")
             if explained.method == "gradcam_plusplus" and maps.min() < 0:
                 notes.append("The value holds negative activations, which equation 19 was not made for.")

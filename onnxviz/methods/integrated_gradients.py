@@ -103,7 +103,9 @@ def _one(
     notes = []
     if end.dtype.kind in "iu":
         notes.append("Points on the way were rounded to the integers that the input holds.")
-    if not relative <= _TOLERATED:
+    if not np.isfinite(error):
+        notes.append("The target, or its derivative somewhere on the way, is no finite number: the map says nothing.")
+    elif relative > _TOLERATED:
         notes.append(
             f"The parts add up to {change + error:.3g}, where the target changed by {change:.3g}; more steps may help."
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from onnxviz.errors import InputError
+from onnxviz.errors import InputError, ModelError
 from onnxviz.graph.gradient.rule_set import RuleSet
 from onnxviz.inputs.preprocess import Preprocess
 from onnxviz.methods.gradient import open_gradient, target_sides
@@ -147,6 +147,11 @@ class PictureScores:
                     products = values[name].astype(np.float64) * all_[rows]
                     scores[rows] += products.reshape(len(products), -1).sum(axis=1)
                 gradient[rows] = self._as_fed(gradients[self._by]) * self._per_step
+        if not (np.isfinite(scores).all() and np.isfinite(gradient).all()):
+            raise ModelError(
+                "the score of a picture, or its derivative, is not a finite number", where=self.model.name,
+                got="NaN or infinity", next_step="`onnxviz audit` lists the values in which NaN and infinity begin",
+            )  # fmt: skip
         if self._probability:
             # d log p = dp / p; where the target is a logit, the weights have made it so.
             if self.target.scale == "probability":

@@ -229,7 +229,7 @@ def plant(
         raise ModelError(
             "a cause can only be planted into a network that takes real numbers", where=model.name,
             got=f"an input of {model.image_input.dtype if model.image_input else 'no image'}", allowed="a float input",
-            next_step="Use the float model that this one was quantised from",
+            next_step="Export the network with a float input; of a quantised one, use the float model behind it",
         )  # fmt: skip
     scores, kind, classes = _scores(model)
     if isinstance(class_index, bool) or not 0 <= class_index < classes:

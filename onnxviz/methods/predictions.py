@@ -67,12 +67,14 @@ def predictions(model: Model, images: ImageSet, *, k: int = 5, show: int = 8) ->
         raise InputError("none of the images can be read", where="images")
     best, best_scores, rows = np.concatenate(top), np.concatenate(scores), np.concatenate(indices)
     classes = model.output.classes or best.shape[1]
-    mapped = map_classes(images.folder_names, model.labels, classes)
+    mapped = map_classes(images.folder_names, model.labels, classes) if classes > 1 else None
     truth = None
     if mapped is not None and images.folder_classes is not None:
         folder = images.folder_classes[rows]
         truth = np.where(folder >= 0, mapped.classes[folder], -1)
-    known = truth >= 0 if truth is not None else np.zeros(len(rows), bool)
+    # An image whose scores are NaN has no answer, neither a right nor a wrong one.
+    answered = np.isfinite(best_scores[:, 0])
+    known = (truth >= 0) & answered if truth is not None else np.zeros(len(rows), bool)
     confusion = accuracy = accuracy_top5 = None
     if truth is not None and known.any():
         confusion = np.zeros((classes, classes), np.int64)
@@ -90,7 +92,7 @@ def predictions(model: Model, images: ImageSet, *, k: int = 5, show: int = 8) ->
         accuracy_top5=accuracy_top5,
         names=tuple(images.names[index] for index in rows),
         classes=truth,
-        class_names=model.labels,
+        class_names=model.labels or (("the only score",) if classes == 1 else None),
         images=np.concatenate(shown) if shown else np.zeros((0, 1, 1, 3), np.uint8),
         provenance=model.provenance(
             "predictions",

@@ -84,6 +84,7 @@ def _draw_sheet(result: Explanation, panels: Sequence[Panel], value: str) -> Fig
         notes=[
             f"{_reading(result)} {scale_text(scale)}",
             f"{bad:,} pixels not finite, drawn in magenta." if bad else "",
+            "" if np.isfinite(result.score) else "What is explained is no finite number itself, so no map is right.",
             *result.notes,
         ],
     )

@@ -31,6 +31,8 @@ class MapScale:
     """``"fire"`` where no number is negative, ``"balance"`` with 0 in its middle where some are."""
     clipped: bool
     """Whether some numbers lie beyond the ends."""
+    finite: bool = True
+    """Whether any number is finite."""
 
     @property
     def empty(self) -> bool:
@@ -46,11 +48,13 @@ def scale_of(values: NDArray[Any], *, signed: bool, percentile: float = PERCENTI
     if end <= 0:
         # Less than one pixel in a hundred is other than 0: those are then what the scale is for.
         end = largest
-    return MapScale(-end if signed else 0.0, end, "balance" if signed else "fire", largest > end)
+    return MapScale(-end if signed else 0.0, end, "balance" if signed else "fire", largest > end, finite.size > 0)
 
 
 def scale_text(scale: MapScale) -> str:
     """How the scale's ends were chosen, in a sentence."""
+    if not scale.finite:
+        return "No number of the map is finite: there is nothing to show."
     if scale.empty:
         return "The map is 0 everywhere: there is nothing to show."
     ends = f"99 % of the pixels lie within the colour scale, ±{numeral(scale.high)}"
@@ -101,7 +105,8 @@ def photo_of(image: Pixels, height: int, width: int) -> Pixels:
 def scale_bar(sheet: Sheet, x: float, y: float, width: float, scale: MapScale, label: str) -> None:
     """The colour bar of a map, or a word where the map is empty."""
     if scale.empty:
-        sheet.text(x, y, "0 everywhere", size=7.2, color=colors.QUIET, width=width)
+        words = "0 everywhere" if scale.finite else "no finite number"
+        sheet.text(x, y, words, size=7.2, color=colors.QUIET, width=width)
         return
     sheet.color_bar(
         x, y, width, colors_name=scale.colors_name, low=scale.low, high=scale.high, label=label, beyond=scale.clipped

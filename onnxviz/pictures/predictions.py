@@ -91,7 +91,11 @@ def _draw_sheet(result: Predictions, panel: Panel | None, max_images: int) -> Fi
     for index in range(shown):
         _card(sheet, result, index, index % 3 * (CARD + 16), index // 3 * CARD_HEIGHT)
     top = rows * CARD_HEIGHT + (18 if rows else 0)
-    headings = {"confidence": "confidence in the most likely class", "confusion": "true class against answer"}
+    single = result.class_names is not None and len(result.class_names) == 1
+    headings = {
+        "confidence": "the score" if single else "confidence in the most likely class",
+        "confusion": "true class against answer",
+    }
     wide = 3 * CARD + 32
     margin = 130.0 if matrix else 40.0
     if charts == ["confidence"]:

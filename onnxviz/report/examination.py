@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxviz.graph.attention import attention_values
 from onnxviz.graph.values import Value
 from onnxviz.inputs.images import ImageBatch, ImageSet
 from onnxviz.methods.features import features
@@ -85,7 +86,9 @@ class Examination:
     @cached_property
     def maps(self) -> tuple[Value, ...]:
         """Values with channels and at least 2 × 2 positions, in order: activations where the graph has some."""
-        maps = [value for value in self.model.values() if value.op_type and self.is_map(value.name)]
+        inside = attention_values(self.model.loaded.proto)
+        values = [value for value in self.model.values() if value.op_type and value.name not in inside]
+        maps = [value for value in values if self.is_map(value.name)]
         # A graph of integer operators has its real numbers only where it converts back to them.
         candidates = [value for value in maps if value.kind in _MAP_KINDS] or maps
         activations = [value for value in candidates if value.kind in _ACTIVATION_KINDS]

@@ -28,6 +28,7 @@ LEAST_ACCURACY = 0.25
 DUPLICATE_SHARE = 0.01
 """What counts twice changes no figure of a report by more than this share of it."""
 CHANCES = 3.0
+_NOT_FINITE = "no score is a finite number"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Scores:
     median_confidence: float
     normalised: bool
     """Whether the scores are probabilities."""
+    finite_share: float = 1.0
+    """Share of the images whose best score is a finite number."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,8 @@ def _constant(facts: Facts) -> Outcome:
         return _not_checked("no class scores")
     if scores.images < 2:
         return _not_checked("one image cannot vary")
+    if not scores.finite_share:
+        return _not_checked(_NOT_FINITE)
     if scores.spread <= CONSTANT_SPREAD * (1.0 if scores.normalised else max(1.0, abs(scores.median_confidence))):
         return _finding(
             f"largest change {scores.spread:.2g}",
@@ -262,6 +267,8 @@ def _confident(facts: Facts) -> Outcome:
         return _not_checked("fewer than 4 images")
     if scores.classes < 2:
         return _not_checked("one score is no choice between classes")
+    if not scores.finite_share:
+        return _not_checked(_NOT_FINITE)
     share, median = scores.saturated_share, scores.median_confidence
     found = f"{share:.0%} of the images above {SATURATED_CONFIDENCE}, median {median:.3f}"
     if scores.saturated_share >= SATURATED_IMAGES:

@@ -55,7 +55,10 @@ class Node:
     @property
     def description(self) -> str:
         """Operator, domain and version in words."""
-        version = f" of operator set {self.opset}" if not self.domain else ""
+        version = ""
+        if not self.domain and onnx.defs.has(self.op_type, self.opset, ""):
+            # Since when the operator is as it is: the set itself may be one that the file was brought to.
+            version = f", version {onnx.defs.get_schema(self.op_type, self.opset, '').since_version}"
         return f"{self.op_type} (domain {self.domain or 'ai.onnx'}{version})"
 
     def has_input(self, place: int) -> bool:

@@ -118,4 +118,5 @@ def _fill_facts(exam: Examination, statistics: dict[str, ActivationStatistics]) 
         saturated_share=float((finite > SATURATED_CONFIDENCE).mean()) if finite.size else 0.0,
         median_confidence=float(np.median(finite)) if finite.size else 0.0,
         normalised=True,
+        finite_share=finite.size / max(confidence.size, 1),
     )

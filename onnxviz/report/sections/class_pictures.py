@@ -32,6 +32,9 @@ def make(exam: Examination, section: Section) -> None:
         raise SectionSkipped(model.no_image_reason)
     if model.output.kind == "values" or not model.output.classes:
         raise SectionSkipped("the output is not a classifier's, so there are no classes to make pictures of")
+    answers: Predictions | None = exam.shared.get("predictions")
+    if answers is not None and not np.isfinite(answers.top_scores[:, 0]).any():
+        raise SectionSkipped("no score of this network is a finite number, so none can be raised")
     # They say less about these images than the maps do, and get half as much.
     budget = exam.options.occlusion_budget // 2
     settings: dict[str, Any] = {}

@@ -24,7 +24,7 @@ def make(exam: Examination, section: Section) -> None:
     exam.shared["predictions"] = found
     facts = exam.facts
     if found.classes is not None:
-        known = found.classes[found.classes >= 0]
+        known = found.classes[(found.classes >= 0) & np.isfinite(found.top_scores[:, 0])]
         facts.labelled = len(known)
         facts.accuracy = found.accuracy
         if len(known):
