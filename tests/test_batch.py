@@ -267,6 +267,19 @@ def test_operators_with_a_stated_batch(case: str) -> None:
     assert_rows_equal_single_runs(CASES[case]())
 
 
+def test_the_batch_may_lie_on_any_axis_of_an_output() -> None:
+    """As where the steps of a recurrent layer come first."""
+    model = build(
+        [node("Transpose", ["x"], ["y"], perm=[1, 0, 2])], inputs={"x": ("float", [1, 4, 6])},
+        outputs={"y": ("float", [4, 1, 6])},
+    )  # fmt: skip
+    opened = make_batch_dynamic(model)
+    assert opened is not None
+    x = np.random.default_rng(0).random((5, 4, 6)).astype(np.float32)
+    session = onnxruntime.InferenceSession(opened.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x.transpose(1, 0, 2))
+
+
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "mean over everything": (lambda: graph(node("ReduceMean", ["x"], ["y"])), "the batch too"),
     "mean over the batch": (lambda: graph(node("ReduceMean", ["x"], ["y"], axes=[0])), "over the batch"),
@@ -275,7 +288,9 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "first image picked": (lambda: graph(node("Gather", ["x", "i"], ["y"], axis=0), i=ints(0)[0]), "along the batch"),
     "batch squeezed": (lambda: graph(node("Squeeze", ["x"], ["y"])), "Squeeze"),
     "concat of images": (lambda: graph(node("Concat", ["x", "x"], ["y"], axis=0)), "along the batch"),
-    "batch not first in the output": (lambda: graph(node("Transpose", ["x"], ["y"], perm=[1, 0, 2])), "first place"),
+    "batch and channels on one axis of the output": (
+        lambda: graph(node("Reshape", ["x", "s"], ["y"]), s=ints(4, 6)), "no axis that holds the batch alone"
+    ),
     "dynamic quantisation": (
         lambda: graph(
             node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])

@@ -281,6 +281,24 @@ def test_the_map_of_a_dense_output_is_one_before_it(tmp_path: Path) -> None:
     assert gradcam(model, picture, ("classes", (1, 4, 4)), value="classes").value == "classes"
 
 
+def test_the_map_of_an_element_is_one_before_what_is_made_element_by_element(tmp_path: Path) -> None:
+    """A detector's head: its own convolution, a Sigmoid, a scale, and all positions in one list."""
+    (stem, ws), (head, wh) = conv("stem", "image", 4, 3), conv("head", "trunk", 6, 4, 1)
+    network = build(
+        [
+            stem, node("Relu", ["stem"], ["trunk"]), head, node("Sigmoid", ["head"], ["squashed"]),
+            node("Mul", ["squashed", "scale"], ["scaled"]), node("Reshape", ["scaled", "list"], ["flat"]),
+            node("Transpose", ["flat"], ["boxes"], perm=[0, 2, 1]),
+        ],
+        inputs={"image": ("float", ["n", 3, 8, 8])}, outputs={"boxes": ("float", ["n", 64, 6])},
+        weights={**ws, **wh, "scale": np.float32(4), "list": np.array([0, 6, 64])},
+    )  # fmt: skip
+    model = ov.load(save(network, tmp_path / "detector.onnx"), preprocess="unit", device="cpu")
+    picture = np.random.default_rng(6).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    assert gradcam(model, picture, ("boxes", (20, 4))).value == "trunk"
+    assert gradcam(model, picture, ("boxes", (20, 4)), value="squashed").value == "squashed"
+
+
 def test_a_value_in_another_layout_gives_the_same_map(tmp_path: Path) -> None:
     model = ov.load(save(channels_last(), tmp_path / "m.onnx"), preprocess="unit", device="cpu")
     picture = np.random.default_rng(6).integers(0, 256, (8, 8, 3)).astype(np.uint8)

@@ -245,6 +245,14 @@ def test_the_best_of_a_selection_are_not_one_score_per_class() -> None:
     assert find_class_output(model) is None
 
 
+def test_steps_of_one_image_are_not_one_row_for_each() -> None:
+    """As a recurrent layer gives them, the steps first: 80 steps of one image, scores of 37 characters."""
+    steps = heads({"y": ("float", [80, 1, 10])}, node("Gemm", ["hidden", "w10"], ["y"]))
+    assert find_class_output(steps) is None
+    fixed = heads({"y": ("float", [1, 10])}, node("Gemm", ["hidden", "w10"], ["y"]))
+    assert find_class_output(fixed) is not None
+
+
 def test_a_feature_vector_would_look_the_same() -> None:
     output = find_class_output(heads({"y": ("float", ["n", 512])}, node("Gemm", ["hidden", "w512"], ["y"])))
     assert output is not None

@@ -45,6 +45,27 @@ def test_rows_that_sum_to_one_are_probabilities() -> None:
     np.testing.assert_array_equal(got.probabilities(PROBABILITIES), PROBABILITIES)
 
 
+def test_probabilities_that_no_softmax_makes_are_no_logits() -> None:
+    """As of an ensemble: the mean of several networks' probabilities."""
+    assert choose(PROBABILITIES).logits is None
+    assert choose(PROBABILITIES, softmax=True).logits == "z"
+    assert choose(PROBABILITIES, stated="y").logits is None
+    assert choose(PROBABILITIES, stated={"output": "y", "kind": "probabilities"}).logits is None
+    assert choose(PROBABILITIES, stated={"output": "y", "kind": "probabilities", "logits": "a"}).logits == "a"
+    assert choose(PROBABILITIES, stated={"kind": "probabilities"}, softmax=True).logits == "z"
+    assert choose(LOGITS).logits == choose(LOGITS, stated="y").logits == "z"
+
+
+def test_percentages_are_not_taken_for_logits() -> None:
+    """A softmax over them would call the best class certain."""
+    got = choose(100 * PROBABILITIES)
+    assert got.kind == "values"
+    assert "every row sums to 100" in got.why
+    assert choose(100 * PROBABILITIES, stated={"output": "y", "kind": "logits"}).kind == "logits"
+    # A network that always answers the same is not one that gives shares.
+    assert choose(np.float32([[1, 2, 3, 0]] * 2)).kind == "logits"
+
+
 def test_other_rows_are_logits_and_go_through_a_softmax() -> None:
     got = choose(LOGITS)
     assert got.kind == "logits"
@@ -80,7 +101,7 @@ def test_the_caller_is_believed() -> None:
 @pytest.mark.parametrize(
     ("stated", "sentence"),
     [
-        ("x", "no such output; got 'x'; allowed: 'y', 'boxes'"),
+        ("x", "no such output of numbers; got 'x'; allowed: 'y', 'boxes'"),
         ({"kind": "odds"}, "unknown kind"),
         ({"form": "logits"}, "unknown field"),
     ],

@@ -100,6 +100,8 @@ def test_match_exact_before_glob() -> None:
     assert [v.name for v in match_values(values, "re[l]u")] == ["re[l]u"]
     assert [v.name for v in match_values(values, "*o*")] == ["conv", "pooled", "logits", "prob"]
     assert [v.name for v in match_values(values, "[cp]*")] == ["conv", "pooled", "prob"]
+    # A glob that matches nothing as it is written means either case.
+    assert [v.name for v in match_values(values, "*CON*")] == ["conv"]
     with pytest.raises(ValueNotFoundError, match="'logits'"):
         match_values(values, "logit")
     with pytest.raises(ValueNotFoundError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,8 +21,13 @@ from onnxviz.cli.options import (
     Threads,
     Timeout,
     Value,
+    filling,
 )
 from onnxviz.cli.single import read_images, run_shown
+from onnxviz.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxviz.inputs.images import ImageSet
 
 __all__ = ["explain"]
 
@@ -46,7 +51,9 @@ def explain(
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="FILL", help="Where integrated-gradients begin: mean, dataset, grey, zero or blur."),
+        typer.Option(
+            metavar="FILL", help="Where integrated-gradients begin: mean, dataset, grey, zero, blur, or a colour R,G,B."
+        ),
     ] = None,
     labels: Labels = None,
     preprocess: Preprocess = None,
@@ -64,17 +71,29 @@ def explain(
     def compute(opened: Any, show: Callable[[int, int], None]) -> Any:
         from onnxviz.methods.explanations import EXPLANATIONS, check_options
 
-        given = {"value": value, "steps": steps, "baseline": baseline}
+        given = {"value": value, "steps": steps, "baseline": filling(baseline)}
         options = check_options(method, {name: stated for name, stated in given.items() if stated is not None}, seed)
         found = read_images(images, opened, limit, seed)
         chosen: int | str = int(target) if target.lstrip("-").isdigit() else target
         results = {}
         for index, name in enumerate(found.names):
-            results[name] = EXPLANATIONS[method](opened, found.subset([index]), chosen, **options)
+            # Where there are others, a damaged image is left out and named.
+            if len(found) == 1 or _can_be_read(found, index):
+                results[name] = EXPLANATIONS[method](opened, found.subset([index]), chosen, **options)
             show(index + 1, len(found))
+        if not results:
+            raise InputError("none of the images can be read", where=str(images))
         return results if len(results) > 1 else next(iter(results.values()))
 
     run_shown(
         "explain", compute, model=model, out=out, json=json, timeout=timeout, quiet=quiet, preprocess=preprocess,
         labels=labels, device=device, threads=threads,
     )  # fmt: skip
+
+
+def _can_be_read(images: ImageSet, index: int) -> bool:
+    try:
+        images[index]
+    except InputError:
+        return False
+    return True

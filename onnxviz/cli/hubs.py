@@ -19,6 +19,7 @@ from onnxviz.cli.options import (
     Threads,
     Timeout,
     Value,
+    neighbors_asked,
 )
 from onnxviz.cli.single import read_images, run_single
 
@@ -29,7 +30,10 @@ def hubs(
     model: ModelPath,
     images: Images,
     value: Value = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Neighbours of each image.")] = 10,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", metavar="N", min=1, help="Neighbours of each image. [default: 10, or as many as there are]"),
+    ] = None,
     limit: Limit = 0,
     preprocess: Preprocess = None,
     out: Out = None,
@@ -47,7 +51,9 @@ def hubs(
         from onnxviz.methods.hubness import hubness
 
         shown = read_images(images, opened, limit, seed)
-        return hubness(features(opened, shown, value=value), n_neighbors=k, images=shown)
+        return hubness(
+            features(opened, shown, value=value), n_neighbors=neighbors_asked(k, 10, len(shown)), images=shown
+        )
 
     run_single(
         "hubs", method, model=model, out=out, json=json, timeout=timeout, quiet=quiet, preprocess=preprocess,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -97,7 +97,7 @@ def _print(
     rows = [
         ("model", f"{model.name}, SHA-256 {model.sha256[:16]}..., {model.macs:,} multiply-accumulates an image"),
         *(("input", f"{value.name}: {value.dtype} {_shape(value.shape)}") for value in model.inputs),
-        *(("output", f"{value.name}: {value.dtype} {_shape(value.shape)}") for value in model.outputs),
+        *(("output", f"{value.name}: {_type(value, shapes)}") for value in model.outputs),
         (
             "preprocess",
             preprocess.why + (" (a guess)" if preprocess.guessed else "") if preprocess else "takes no image",
@@ -125,6 +125,11 @@ def _print(
             )
         )
     show(table)
+
+
+def _type(value: Value, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    tensor = value.shape is not None or value.name in shapes
+    return f"{value.dtype} {_shape(value.shape)}" if tensor else str(value.dtype)
 
 
 def _shape(shape: Any) -> str:

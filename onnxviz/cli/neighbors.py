@@ -19,6 +19,7 @@ from onnxviz.cli.options import (
     Threads,
     Timeout,
     Value,
+    neighbors_asked,
 )
 from onnxviz.cli.single import read_images, run_single
 
@@ -29,7 +30,10 @@ def neighbors(
     model: ModelPath,
     images: Images,
     value: Value = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Neighbours of each image.")] = 5,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", metavar="N", min=1, help="Neighbours of each image. [default: 5, or as many as there are]"),
+    ] = None,
     queries: Annotated[int, typer.Option(metavar="N", min=1, help="Images whose neighbours are drawn.")] = 8,
     limit: Limit = 0,
     preprocess: Preprocess = None,
@@ -46,8 +50,9 @@ def neighbors(
     def method(opened: Any) -> Any:
         from onnxviz.methods.neighbors import neighbors as compute
 
+        shown = read_images(images, opened, limit, seed)
         return compute(
-            opened, read_images(images, opened, limit, seed), value=value, n_neighbors=k, queries=queries, seed=seed
+            opened, shown, value=value, n_neighbors=neighbors_asked(k, 5, len(shown)), queries=queries, seed=seed
         )
 
     run_single(

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from onnxviz.cli.options import JSON, Device, Images, Labels, ModelPath, Out, Preprocess, Quiet, Threads, Timeout
+from onnxviz.cli.options import (
+    JSON,
+    Device,
+    Images,
+    Labels,
+    ModelPath,
+    Out,
+    Preprocess,
+    Quiet,
+    Threads,
+    Timeout,
+    filling,
+)
 from onnxviz.cli.single import read_images, run_shown
 
 __all__ = ["occlusion"]
@@ -26,7 +38,10 @@ def occlusion(
         int | None, typer.Option(metavar="PIXELS", min=1, help="Step of the patch. [default: a quarter of the window]")
     ] = None,
     baseline: Annotated[
-        str, typer.Option(metavar="FILL", help="What the patch holds: mean (of this image), dataset, grey, blur, ...")
+        str,
+        typer.Option(
+            metavar="FILL", help="What the patch holds: mean (of this image), dataset, grey, blur, or a colour R,G,B."
+        ),
     ] = "mean",
     method: Annotated[
         str,
@@ -55,7 +70,7 @@ def occlusion(
         chosen: int | str = int(target) if target.lstrip("-").isdigit() else target
         result = None
         for part in occlusion_steps(
-            opened, images, target=chosen, window=side, stride=step, baseline=baseline, method=method
+            opened, images, target=chosen, window=side, stride=step, baseline=filling(baseline) or "mean", method=method
         ):
             show(part.done, part.total)
             result = part.result

@@ -9,7 +9,7 @@ import typer
 
 __all__ = [
     "JSON", "Device", "Images", "Labels", "Limit", "ModelPath", "Out", "Preprocess", "Quiet", "Seed", "Threads",
-    "Timeout", "Value",
+    "Timeout", "Value", "filling", "neighbors_asked",
 ]  # fmt: skip
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.")]
@@ -50,3 +50,17 @@ Device = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
+
+
+def filling(stated: str | None) -> str | tuple[float, ...] | None:
+    """What an option for a substitute of pixels says: a name, or a colour as ``128,128,128``."""
+    parts = (stated or "").split(",")
+    try:
+        return tuple(float(part) for part in parts) if len(parts) == 3 else stated
+    except ValueError:
+        return stated
+
+
+def neighbors_asked(k: int | None, usual: int, images: int) -> int:
+    """What ``-k`` says; left out, the usual number, or all the others where there are fewer."""
+    return k if k is not None else max(1, min(usual, images - 1))

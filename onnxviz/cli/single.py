@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Steps", "read_images", "run_shown", "run_single", "write_numbers"]
 
 FORMATS = (".png", ".svg", ".pdf")
+_NAMED = 10
+_READ: list[tuple[ImageSet, set[str]]] = []
+"""The images that this command reads, and which files that were left out have been named."""
 
 
 def run_single(name: str, method: Callable[[Model], Any], **options: Any) -> None:
@@ -52,6 +55,7 @@ def run_shown(
     import typer
 
     def work() -> int:
+        _READ.clear()
         place = out if out is not None or json is not None else Path(f"{name}.png")
         _check_places(place, json)
         with progress(quiet=quiet) as show:
@@ -61,7 +65,11 @@ def run_shown(
 
             opened = load(model, timeout=timeout, **{key: value for key, value in opening.items() if value is not None})
             steps(name)
-            result = method(opened, steps.within)
+            try:
+                result = method(opened, steps.within)
+            finally:
+                # Damage inside a file shows only when it is decoded.
+                _name_skipped()
             steps("writing")
             written = _write(result, place, json)
         lines, code = verdict(result) if verdict is not None else ([], DONE)
@@ -100,9 +108,23 @@ def read_images(source: Path, model: Model, limit: int, seed: int) -> ImageSet:
     from onnxviz.inputs.images import load_images
 
     images = load_images(source, model)
-    for skipped in images.skipped[:10]:
-        sys.stderr.write(printable(f"skipped {skipped.name}: {skipped.reason}") + "\n")
-    return images.sample(limit, seed) if 0 < limit < len(images) else images
+    images = images.sample(limit, seed) if 0 < limit < len(images) else images
+    _READ.append((images, set()))
+    _name_skipped()
+    return images
+
+
+def _name_skipped() -> None:
+    """Name the files that were left out since the last time, of each set of images the first few."""
+    for images, named in _READ:
+        for skipped in images.skipped:
+            if skipped.name in named:
+                continue
+            named.add(skipped.name)
+            if len(named) <= _NAMED:
+                sys.stderr.write(printable(f"skipped {skipped.name}: {skipped.reason}") + "\n")
+            elif len(named) == _NAMED + 1:
+                sys.stderr.write("skipped more: `onnxviz audit` lists them all\n")
 
 
 def _check_places(out: Path | None, json: Path | None) -> None:

@@ -19,6 +19,7 @@ from onnxviz.cli.options import (
     Threads,
     Timeout,
     Value,
+    neighbors_asked,
 )
 from onnxviz.cli.single import read_images, run_single
 
@@ -29,7 +30,12 @@ def suspects(
     model: ModelPath,
     images: Images,
     value: Value = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Neighbours that vote on each image.")] = 20,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "-k", metavar="N", min=1, help="Neighbours that vote on each image. [default: 20, or as many as there are]"
+        ),
+    ] = None,
     limit: Limit = 0,
     preprocess: Preprocess = None,
     out: Out = None,
@@ -47,7 +53,9 @@ def suspects(
         from onnxviz.methods.label_suspects import label_suspects
 
         shown = read_images(images, opened, limit, seed)
-        return label_suspects(features(opened, shown, value=value), n_neighbors=k, images=shown)
+        return label_suspects(
+            features(opened, shown, value=value), n_neighbors=neighbors_asked(k, 20, len(shown)), images=shown
+        )
 
     run_single(
         "suspects", method, model=model, out=out, json=json, timeout=timeout, quiet=quiet, preprocess=preprocess,

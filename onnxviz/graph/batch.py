@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from onnxviz.graph.batch_rules import RULES
-from onnxviz.graph.batch_state import BatchAxis, BatchState, CannotRewrite
+from onnxviz.graph.batch_state import BatchAxis, BatchState, CannotRewrite, is_plain
 from onnxviz.graph.contract import find_image_input
 from onnxviz.graph.taps import copy_tensors
 from onnxviz.graph.wiring import captured_names, real_inputs
@@ -106,8 +106,8 @@ def _walk(proto: onnx.ModelProto, state: BatchState) -> onnx.ModelProto:
         _follow(node, state)
     for output in proto.graph.output:
         axis = state.axes.get(output.name)
-        if axis is not None and axis != BatchAxis(0):
-            raise CannotRewrite(f"output {output.name!r} does not have the batch in first place")
+        if axis is not None and not is_plain(axis):
+            raise CannotRewrite(f"output {output.name!r} has no axis that holds the batch alone")
     return _assemble(proto, state, batched)
 
 
@@ -152,9 +152,10 @@ def _assemble(proto: onnx.ModelProto, state: BatchState, batched: list[str]) -> 
     for value in (*opened.graph.input, *opened.graph.output):
         if value.name in batched or value.name in state.axes:
             sides = value.type.tensor_type.shape.dim
-            if sides:
-                sides[0].Clear()
-                sides[0].dim_param = symbol
+            axis = state.axes[value.name].axis
+            if axis < len(sides):
+                sides[axis].Clear()
+                sides[axis].dim_param = symbol
     # The stated shapes of inner values hold the old batch; the runtime finds them anew.
     return opened
 

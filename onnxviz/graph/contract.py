@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -243,24 +244,30 @@ def _stated_quantization(scale_name: str, zero_name: str, wiring: Wiring) -> tup
     return float(scale.ravel()[0]), int(zero.ravel()[0]) if zero is not None else 0
 
 
-def find_class_output(proto: onnx.ModelProto) -> ClassOutput | None:
+def find_class_output(
+    proto: onnx.ModelProto, *, class_names: Mapping[str, Sequence[str]] | None = None
+) -> ClassOutput | None:
     """Find the output that holds one score per class.
 
     Parameters
     ----------
     proto : onnx.ModelProto
         The model.
+    class_names : mapping of output name to names, optional
+        Outputs of which the file itself says that they hold the scores of these classes.
 
     Returns
     -------
     ClassOutput or None
         An output with one row of at least two numbers per image (one number where it leaves a Sigmoid), preferring
-        those that leave a Softmax; boxes, maps and sequences are not class scores. ``guessed`` where a feature vector
-        would look the same.
+        those whose classes the file names, then those that leave a Softmax; boxes, maps and sequences are not class
+        scores. ``guessed`` where a feature vector would look the same.
     """
     wiring = Wiring(proto)
-    outputs = graph_outputs(proto)
-    judged = [entry for value in outputs if (entry := _judge_output(value, wiring)) is not None]
+    inputs, outputs, names = graph_inputs(proto), graph_outputs(proto), class_names or {}
+    judged = [
+        entry for value in outputs if (entry := _judge_output(value, wiring, inputs, names.get(value.name))) is not None
+    ]
     if not judged:
         return None
     judged.sort(key=lambda entry: -entry[0])
@@ -275,15 +282,20 @@ def find_class_output(proto: onnx.ModelProto) -> ClassOutput | None:
     return output
 
 
-def _judge_output(value: Value, wiring: Wiring) -> tuple[int, ClassOutput] | None:
+def _judge_output(
+    value: Value, wiring: Wiring, inputs: Sequence[GraphInput], names: Sequence[str] | None
+) -> tuple[int, ClassOutput] | None:
     quantized = value.dtype in ("uint8", "int8", "uint16", "int16")
     if not quantized and value.dtype not in ("float32", "float64", "float16", "bfloat16"):
         return None
     if value.kind in ("constant", "selection") or is_normalized_embedding(value.name, wiring):
         return None
+    rows = value.shape[0] if value.shape else None
+    if isinstance(rows, int) and rows != 1 and rows not in {entry.shape[0] for entry in inputs if entry.shape}:
+        return None  # steps of a recurrent layer, perhaps, or boxes of one image
     squashed = squashing_node(wiring, value.name)
     softmax = squashed is not None and squashed != "LogSoftmax"
-    classes = _row_width(value.shape)
+    classes = len(names) if names else _row_width(value.shape)
     layer = _last_layer(value.name, wiring)
     if classes is None:
         if value.shape is not None and not _open_row(value.shape):
@@ -298,6 +310,8 @@ def _judge_output(value: Value, wiring: Wiring) -> tuple[int, ClassOutput] | Non
     named = any(word in value.name.lower() for word in _CLASS_WORDS)
     if squashed is not None:
         why, guessed = f"one number for each of {_count(classes)} classes, leaving a {squashed}", False
+    elif names:
+        why, guessed = f"one number for each of {classes} classes", False
     elif layer is not None:
         guessed = classes not in _KNOWN_CLASSES and not named
         why = f"one number for each of {_count(classes)} classes, leaving the last {layer} without a Softmax"
@@ -305,9 +319,11 @@ def _judge_output(value: Value, wiring: Wiring) -> tuple[int, ClassOutput] | Non
             why += "; a feature vector would look the same"
     else:
         why, guessed = f"{_count(classes)} numbers per image; no layer of a classifier was recognised", True
+    if names:
+        why += ", which the file names in a ZipMap"
     guessed = guessed or classes is None
     squashes_many = squashed is not None and classes != 1
-    rank = 8 * squashes_many + 4 * (layer is not None) + 2 * named + (classes in _KNOWN_CLASSES)
+    rank = 16 * bool(names) + 8 * squashes_many + 4 * (layer is not None) + 2 * named + (classes in _KNOWN_CLASSES)
     found = ClassOutput(value.name, value.dtype or "", classes, softmax, quantization, why, guessed)
     return rank, found
 
@@ -332,7 +348,15 @@ def _open_row(shape: Shape) -> bool:
 
 
 def _last_layer(name: str, wiring: Wiring) -> str | None:
-    passed = PASS_THROUGH | {"Transpose", "Relu", "Clip", "GlobalAveragePool", "AveragePool", "ReduceMean"}
+    passed = PASS_THROUGH | {
+        "Transpose",
+        "Relu",
+        "Clip",
+        "GlobalAveragePool",
+        "AveragePool",
+        "ReduceMean",
+        "Normalizer",
+    }
     while (node := wiring.producer.get(name)) is not None:
         if node.op_type in ("Gemm", "MatMul", "QGemm", "QLinearMatMul", "FusedMatMul", "MatMulNBits", "MatMulInteger"):
             return "fully connected layer"

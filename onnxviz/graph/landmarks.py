@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxviz.graph.blocked import blocked_values
 from onnxviz.graph.values import Value, graph_inputs, list_values
 from onnxviz.graph.wiring import PASS_THROUGH, Wiring, attribute
 
-__all__ = ["Landmark", "find_feature_value", "find_logits_value"]
+__all__ = ["Landmark", "find_coarsest_map", "find_feature_value", "find_logits_value"]
 
 _SQUASHING = {
     "Softmax": "Softmax",
@@ -26,6 +27,7 @@ _SQUASHING = {
 _AFTER_CLASSIFIER = PASS_THROUGH | {
     "Transpose", "Relu", "Clip", "LeakyRelu", "GlobalAveragePool", "AveragePool", "ReduceMean",
     "QLinearGlobalAveragePool", "QLinearAveragePool", "BatchNormalization", "GlobalMaxPool", "Neg", "Tanh",
+    "Normalizer",
 }  # fmt: skip
 _WITH_CONSTANT = frozenset({"Add", "Sub", "Mul", "Div", "QLinearAdd", "QLinearMul"})
 _CLASSIFIERS = {
@@ -34,7 +36,8 @@ _CLASSIFIERS = {
     "FusedMatMul": "fully connected layer", "MatMulNBits": "fully connected layer", "Conv": "convolution",
     "QLinearConv": "convolution", "ConvInteger": "convolution", "FusedConv": "convolution",
     "Einsum": "fully connected layer",
-    "LinearClassifier": "linear classifier",
+    "LinearClassifier": "linear classifier", "TreeEnsembleClassifier": "tree ensemble",
+    "SVMClassifier": "support vector machine",
 }  # fmt: skip
 _FEWEST_CHANNELS = 4  # below that a map is a picture or a mask rather than features
 _ASSUMED_SIDE = 256  # pixels, where the graph leaves the image's size open; only the maps' relative sizes matter
@@ -149,18 +152,21 @@ def find_feature_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
         return Landmark(output, "the output itself: a feature vector scaled to length 1", guessed=False)
     classifier = _classifier(output, wiring)
     if classifier is None:
-        return _coarsest_map(output, wiring, values)
+        return find_coarsest_map(proto, output, because="no classifier was found")
     read = wiring.data_input(classifier)
     name = _before_dropout(read, wiring, values)
-    if not name or name in wiring.inputs:
+    if not name or name in wiring.inputs or name in blocked_values(proto):
         return None
     what = _CLASSIFIERS[classifier.op_type]
     value = values.get(name)
     sides = value.shape if value is not None else None
     why = f"what the last {what} ({_called(classifier)}) reads"
     if sides is not None and len(sides) == 4 and not set(sides[2:]) <= {1}:
-        # Squeeze-and-classify networks pool class maps instead of features.
-        why += ": the network pools only after naming classes, so these are maps, to be averaged over positions"
+        # Squeeze-and-classify networks pool class maps instead of features; others give a map, and never pool.
+        answer = values[output].shape if output in values else None
+        pools = answer is not None and (len(answer) < 4 or set(answer[2:]) <= {1})
+        late = "the network pools only after naming classes, so these are maps" if pools else "these are maps"
+        why += f": {late}, to be averaged over positions"
     elif (width := _width(sides) if sides is not None else _rows(classifier, wiring)) is not None:
         why += f": {width} numbers per image"
     return Landmark(name, why, guessed=False)
@@ -173,7 +179,7 @@ def _classifier(output: str, wiring: Wiring) -> onnx.NodeProto | None:
     while (node := wiring.producer.get(name)) is not None:
         constants = [entry for entry in node.input if entry in wiring.constant_names]
         if node.op_type in _CLASSIFIERS:
-            if constants or node.op_type == "LinearClassifier":
+            if constants or node.domain == "ai.onnx.ml":
                 return node
             return None
         source = _squashed(node, wiring)
@@ -218,12 +224,32 @@ def _before_dropout(name: str, wiring: Wiring, values: dict[str, Value]) -> str:
     return name
 
 
-def _coarsest_map(output: str, wiring: Wiring, values: dict[str, Value]) -> Landmark | None:
-    """The value with the fewest positions on the way from the inputs to the output, the last of them."""
+def find_coarsest_map(proto: onnx.ModelProto, output: str, *, because: str) -> Landmark | None:
+    """Find the value with the fewest positions on the way from the inputs to an output, the last of them.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    output : str
+        Name of a graph output.
+    because : str
+        Why nothing better is known, in words.
+
+    Returns
+    -------
+    Landmark or None
+        Called a guess. None where there is no map of several channels and positions, or where some on the way lie in
+        onnxruntime's blocked layout: the coarsest may be one of them.
+    """
+    wiring = Wiring(proto)
+    values = {value.name: value for value in list_values(proto, assumed=_one_image(proto))}
     needed = {output}
     for node in reversed(wiring.graph.node):
         if not needed.isdisjoint(node.output):
             needed.update(filter(None, node.input))
+    if not needed.isdisjoint(blocked_values(proto)):
+        return None
     best: tuple[int, str] | None = None
     for value in values.values():
         if value.name not in needed or value.kind not in _MAPS or value.name == output:
@@ -239,7 +265,7 @@ def _coarsest_map(output: str, wiring: Wiring, values: dict[str, Value]) -> Land
             best = positions, value.name
     if best is None:
         return None
-    why = "no classifier was found, so this is the last of the coarsest maps on the way to the output"
+    why = f"{because}, so this is the last of the coarsest maps on the way to the output"
     return Landmark(best[1], why, guessed=True)
 
 

@@ -17,6 +17,14 @@ __all__ = ["find_last_map", "leads_to", "operators_before"]
 _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"})
 _ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _SAME_NUMBERS = _ROUNDING | {"Identity", "Dropout", "Transpose"}
+_REARRANGED = _SAME_NUMBERS | {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Split", "Gather"}
+_BY_ELEMENT = frozenset(
+    {
+        "Sigmoid", "HardSigmoid", "Tanh", "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Softplus", "Clip",
+        "Exp", "Log", "Sqrt", "Neg", "Abs", "Pow", "Add", "Sub", "Mul", "Div", "BatchNormalization", "QLinearSigmoid",
+        "QLinearAdd", "QLinearMul", "QLinearLeakyRelu",
+    }
+)  # fmt: skip
 # They read a value's shape, not its numbers.
 _SHAPES_ONLY = frozenset({"Shape", "Size"})
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum", "FusedMatMul", "QLinearMatMul", "MatMulInteger"})
@@ -46,8 +54,8 @@ def find_last_map(
     shapes : mapping of value name to sides
         As found by a run.
     explained : sequence of str
-        Values that hold what is explained themselves, where they have rows and columns: not to be found, since an
-        element's derivative by its own value is 1 there and 0 elsewhere, whatever the network does.
+        Values that hold what is explained themselves. Not found are they, nor what they are made from element by
+        element: the derivative of an element is then other than 0 at one place, whatever the network does.
 
     Returns
     -------
@@ -58,8 +66,8 @@ def find_last_map(
     """
     wiring = Wiring(proto)
     order = {name: place for place, node in enumerate(proto.graph.node) for name in node.output if name}
-    before = _ancestors(wiring, scores, without="")
-    maps = [name for name in before if name in order and name not in explained and is_map(name)]
+    before = _ancestors(wiring, scores, without="") - _same_elements(wiring, explained)
+    maps = [name for name in before if name in order and is_map(name)]
     for name in sorted(maps, key=order.__getitem__, reverse=True):
         if wiring.inputs.keys() & _ancestors(wiring, scores, without=name):
             continue  # part of the image takes another way
@@ -95,6 +103,25 @@ def _ancestors(wiring: Wiring, names: Sequence[str], *, without: str) -> set[str
         node = wiring.producer.get(name)
         if node is not None and name != without and node.op_type not in _SHAPES_ONLY:
             waiting += [*node.input, *captured_names(node)]
+    return reached
+
+
+def _same_elements(wiring: Wiring, names: Sequence[str]) -> set[str]:
+    """The values themselves and those from which they take or make every element by itself, at another place perhaps.
+
+    A sum with what also depends on the input is no such way, as in a residual: the element has other causes too.
+    """
+    reached: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        node = wiring.producer.get(name)
+        if name in reached or node is None:
+            continue
+        reached.add(name)
+        varying = [entry for entry in node.input if entry and entry not in wiring.constant_names]
+        if node.op_type in _REARRANGED or (node.op_type in _BY_ELEMENT and len(varying) == 1):
+            waiting += varying
     return reached
 
 

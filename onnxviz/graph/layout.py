@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from onnxviz.graph.wiring import attribute
+
 __all__ = ["channel_axes"]
 
-# Operators that fix the channel axis of their output, whatever came in: the ONNX standard defines them channel-first.
+# Operators that fix the channel axis of their output, whatever came in: the ONNX standard defines them channel-first,
+# and onnxruntime has some of them channel-last where an attribute says so.
 _CHANNEL_FIRST = frozenset(
     {
         "Conv", "ConvInteger", "QLinearConv", "ConvTranspose", "FusedConv", "QLinearAveragePool",
         "AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "QLinearGlobalAveragePool",
         "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN", "DepthToSpace", "SpaceToDepth",
+        "ReorderOutput",
     }
 )  # fmt: skip
 _CHANNEL_LAST = frozenset({"MatMul", "Gemm", "QLinearMatMul", "MatMulInteger", "LayerNormalization"})
@@ -56,7 +60,7 @@ def channel_axes(
 def _axis_after(node: onnx.NodeProto, rank: int, ranks: Mapping[str, int], axes: Mapping[str, int]) -> int:
     by_default = 1 if rank >= 4 else rank - 1
     if node.op_type in _CHANNEL_FIRST:
-        return 1
+        return rank - 1 if attribute(node, "channels_last", 0) else 1
     if node.op_type in _CHANNEL_LAST:
         return rank - 1
     followed = [name for name in node.input if name in axes and ranks.get(name) == rank]
@@ -71,7 +75,4 @@ def _axis_after(node: onnx.NodeProto, rank: int, ranks: Mapping[str, int], axes:
 
 
 def _order(node: onnx.NodeProto, rank: int) -> Sequence[int]:
-    for attribute in node.attribute:
-        if attribute.name == "perm":
-            return [int(axis) for axis in attribute.ints]
-    return list(range(rank))[::-1]
+    return [int(axis) for axis in attribute(node, "perm", range(rank)[::-1])]

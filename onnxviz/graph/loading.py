@@ -21,6 +21,7 @@ from onnxviz.graph.external import every_tensor, read_data_files
 from onnxviz.graph.streamed import StreamedModel, read_streamed
 from onnxviz.graph.structure import check_names, check_operators, inline_functions, normalize_graph
 from onnxviz.graph.wiring import tensor_to_array
+from onnxviz.graph.zip_maps import take_off_zip_maps
 
 __all__ = ["LoadedModel", "load_tensor", "read_model"]
 
@@ -49,13 +50,16 @@ class LoadedModel:
     path: Path
     """Absolute path of the file."""
     proto: onnx.ModelProto
-    """In computing order, local functions written out, weights off the list of inputs, heavy ones called external."""
+    """In computing order, local functions written out, weights off the list of inputs, heavy ones called external,
+    scores as outputs where the file has ZipMaps."""
     weights: Mapping[str, NDArray[Any]] = field(repr=False)
     """The heavy weights by name, read-only: held once, for whoever computes with them."""
     sha256: str
     """Digest of the file; with external data, of the file's digest and those of its data files."""
     data_digests: Mapping[str, str]
     """SHA-256 of every external data file, by its location relative to the file's folder."""
+    class_names: Mapping[str, tuple[str, ...]]
+    """By output: the names of the classes whose scores it holds, where a ZipMap in the file gave them."""
 
 
 def read_model(path: str | os.PathLike[str], *, external_data_root: Path | None = None) -> LoadedModel:
@@ -90,12 +94,14 @@ def read_model(path: str | os.PathLike[str], *, external_data_root: Path | None 
     weights = _weights(proto, streamed.heavy, heavy)
     proto = inline_functions(proto, where=where)
     normalize_graph(proto, where=where)
+    class_names = take_off_zip_maps(proto)
     return LoadedModel(
         path=file,
         proto=proto,
         weights=weights,
         sha256=_digest_of_all(streamed.sha256, digests),
         data_digests=digests,
+        class_names=class_names,
     )
 
 

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from onnxviz.graph.blocked import BLOCKED_DOMAIN, blocked_weights
 from onnxviz.graph.taps import expose
 from onnxviz.graph.wiring import Wiring
 
@@ -37,6 +38,12 @@ def weighted_layers(proto: onnx.ModelProto, output: str) -> tuple[WeightedLayer,
     """The layers that an output is computed by, from the one before it back to the input.
 
     Each stored tensor counts once, with the layer nearest to the output.
+
+    Raises
+    ------
+    InputError
+        The weights of one are reordered for onnxruntime's blocked layout, and numbers that fill up a block may be among
+        them.
     """
     wiring = Wiring(proto)
     stored = wiring.initializers.keys() | {
@@ -48,6 +55,8 @@ def weighted_layers(proto: onnx.ModelProto, output: str) -> tuple[WeightedLayer,
             continue
         needed.update(filter(None, node.input))
         place = _WEIGHTS.get(node.op_type)
+        if place is not None and node.domain == BLOCKED_DOMAIN:
+            raise blocked_weights(node.output[0], "shuffled")
         if place is None or place >= len(node.input):
             continue
         names = [name for name in _sources(node.input[place], wiring) if name in stored and name not in seen]

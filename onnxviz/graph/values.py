@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from onnxviz.errors import ValueNotFoundError, near_misses
+from onnxviz.graph.blocked import BLOCKED_DOMAIN, BLOCKED_KIND, blocked_values
 from onnxviz.graph.wiring import Wiring, node_label, real_inputs
 
 __all__ = [
@@ -95,7 +96,7 @@ _KINDS = {
     "recurrent": ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"),
     "selection": ("TopK", "ArgMax", "ArgMin", "NonMaxSuppression", "NonZero"),
     "multiply": ("Mul", "Div", "QLinearMul"),
-    "copy": ("Identity", "Cast", "CastLike", "Dropout"),
+    "copy": ("Identity", "Cast", "CastLike", "Dropout", "ReorderOutput"),
     "shape": ("Shape", "Size"),
     "control flow": ("If", "Loop", "Scan"),
     "tree or linear model": (
@@ -123,17 +124,18 @@ def list_values(proto: onnx.ModelProto, *, assumed: Mapping[str, Sequence[int]] 
     -------
     tuple of Value
         Shapes and types as ONNX shape inference finds them, None where it cannot tell; unused optional outputs, which
-        have no name, are left out. Values that depend on no input have the kind ``"constant"``.
+        have no name, are left out. Values that depend on no input have the kind ``"constant"``; those whose channels,
+        rows and columns are not where their shape says, ``"blocked layout"``.
     """
     types = infer_types(proto, assumed=assumed)
-    wiring = Wiring(proto)
+    wiring, blocked = Wiring(proto), blocked_values(proto)
     values = [_value(name, types.get(name), "", "", "input") for name in wiring.inputs]
     for position, node in enumerate(proto.graph.node):
         label = node_label(node, position)
         kind = _kind(node, wiring)
         for name in node.output:
             if name:
-                what = "constant" if name in wiring.constant_names else kind
+                what = "constant" if name in wiring.constant_names else BLOCKED_KIND if name in blocked else kind
                 values.append(_value(name, types.get(name), label, node.op_type, what))
     return tuple(values)
 
@@ -146,8 +148,8 @@ def match_values(values: Iterable[Value], pattern: str) -> tuple[Value, ...]:
     values : iterable of Value
         Where to look.
     pattern : str
-        A name, or a glob with ``*``, ``?`` and ``[...]``; upper and lower case differ. An exact name wins over its
-        reading as a glob, because exporters put brackets into names.
+        A name, or a glob with ``*``, ``?`` and ``[...]``; upper and lower case differ where that matches anything. An
+        exact name wins over its reading as a glob, because exporters put brackets into names.
 
     Raises
     ------
@@ -159,6 +161,10 @@ def match_values(values: Iterable[Value], pattern: str) -> tuple[Value, ...]:
     if exact:
         return exact
     matched = tuple(value for value in candidates if fnmatch.fnmatchcase(value.name, pattern))
+    if not matched and any(sign in pattern for sign in "*?["):
+        # Some exporters write "Relu_3", others "relu_3"; who asks for all of them means either.
+        folded = pattern.casefold()
+        matched = tuple(value for value in candidates if fnmatch.fnmatchcase(value.name.casefold(), folded))
     if matched:
         return matched
     raise ValueNotFoundError(
@@ -246,6 +252,12 @@ def _describe(proto: onnx.ModelProto) -> onnx.ModelProto:
     # where it does not know the operator.
     foreign = {name for node in proto.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
     graph.value_info.extend(value for value in proto.graph.value_info if value.name in foreign)
+    told = {value.name for value in (*graph.value_info, *graph.output)}
+    # All that is certain of these, and enough for the types of what is computed from them.
+    blocked = [name for node in proto.graph.node if node.domain == BLOCKED_DOMAIN for name in node.output]
+    graph.value_info.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in blocked if name and name not in told
+    )
     for tensor in proto.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL and _elements(tensor) <= _LARGEST_SHOWN:
             graph.initializer.add().CopyFrom(tensor)

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError, ModelError, ValueNotFoundError, near_misses
+from onnxviz.graph.blocked import BLOCKED_DOMAIN, blocked_weights
 from onnxviz.graph.contract import find_image_input
 from onnxviz.graph.loading import LoadedModel, load_tensor
 from onnxviz.graph.wiring import PASS_THROUGH, Wiring, attribute, node_label
@@ -26,7 +27,7 @@ _TRANSPOSED = ("ConvTranspose", "QLinearConvTranspose")
 _BEHIND = PASS_THROUGH | {
     "Add", "Sub", "Mul", "Div", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Relu", "Clip",
     "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Gelu", "Mish", "Tanh", "Softplus",
-    "Transpose",
+    "Transpose", "ReorderOutput",
 }  # fmt: skip
 
 
@@ -47,8 +48,15 @@ class ConvolutionWeights:
 
 
 def list_convolutions(proto: onnx.ModelProto) -> tuple[str, ...]:
-    """The values that convolutions make, in computing order; transposed ones and quantised ones too."""
-    return tuple(node.output[0] for node in proto.graph.node if node.op_type in _CONVOLUTIONS and node.output)
+    """The values that convolutions make, in computing order; transposed ones and quantised ones too.
+
+    Those whose weights are reordered for onnxruntime's blocked layout are left out: they cannot be read.
+    """
+    return tuple(
+        node.output[0]
+        for node in proto.graph.node
+        if node.op_type in _CONVOLUTIONS and node.domain != BLOCKED_DOMAIN and node.output
+    )
 
 
 def first_convolution(proto: onnx.ModelProto) -> str | None:
@@ -93,11 +101,14 @@ def convolution_weights(model: LoadedModel, value: str) -> ConvolutionWeights:
     ValueNotFoundError
         No such value, or none that a convolution makes; the message names convolutions.
     InputError
-        The kernel has three spatial axes, or the weights are computed from the network's input.
+        The kernel has three spatial axes, or the weights are computed from the network's input or reordered for
+        onnxruntime's blocked layout.
     """
     proto = model.proto
     wiring = Wiring(proto)
     node = _convolution_behind(value, wiring, proto)
+    if node.domain == BLOCKED_DOMAIN:
+        raise blocked_weights(value, "shown")
     position = next(i for i, candidate in enumerate(proto.graph.node) if candidate is node or candidate == node)
     label = node_label(node, position)
     name = node.input[_CONVOLUTIONS[node.op_type]]
@@ -158,7 +169,8 @@ def _convolution_behind(value: str, wiring: Wiring, proto: onnx.ModelProto) -> o
     known = value in wiring.producer or value in wiring.inputs or value in wiring.initializers
     raise ValueNotFoundError(
         "no convolution makes this value" if known else "no value of the graph has this name",
-        where="value", got=repr(value), allowed=near_misses(value, names) or "nothing: the network has no convolution",
+        where="value", got=repr(value),
+        allowed=near_misses(value, names) or "nothing: the network has no convolution whose weights can be read",
     )  # fmt: skip
 
 

@@ -270,6 +270,8 @@ def _complete(stated: dict[str, Any], graph: GraphFacts, *, source: str, why: st
     _check_against_graph(contract, graph)
     if source not in ("guess", "graph"):
         why = f"{why}: {preset.title}" if preset else why
+        if preset and contract.channels == "GRAY" and preset.fields.get("channels") != "GRAY":
+            why += "; here of the grey picture, with the mean of the three numbers where there are three"
     return replace(contract, why=why)
 
 

@@ -52,10 +52,11 @@ def activations(
     ValueNotFoundError
         A name or glob matches nothing.
     InputError
-        Too many images for whole maps, none that can be read, or an unknown reduction.
+        A value does not hold one row for each image, too many images for whole maps, none that can be read, or an
+        unknown reduction.
     """
     patterns = (values,) if isinstance(values, str) else tuple(values)
-    names = tuple(dict.fromkeys(value.name for pattern in patterns for value in model.values(pattern)))
+    names = model.values_of_images(patterns)
     if reduce is None:
         return _maps(model, images, names)
     if reduce != "statistics":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxviz.errors import InputError, near_misses
+from onnxviz.errors import InputError
 from onnxviz.methods.gradcam import gradcam, gradcam_plusplus
 from onnxviz.methods.gradient_x_input import gradient_x_input
 from onnxviz.methods.guided_gradcam import guided_gradcam
@@ -53,7 +53,7 @@ def check_options(method: str, given: Mapping[str, Any], seed: int) -> dict[str,
         No such method, or it does not take an option.
     """
     if method not in EXPLANATIONS:
-        raise InputError("no such method", where="method", got=repr(method), allowed=near_misses(method, EXPLANATIONS))
+        raise InputError("no such method", where="method", got=repr(method), allowed=", ".join(map(repr, EXPLANATIONS)))
     for name in given:
         if method not in _OPTIONS[name]:
             raise InputError(

@@ -154,7 +154,7 @@ class _Question:
         preprocess = image_contract(model, "feature visualization")
         if unit not in UNITS:
             raise InputError("no such unit", where="unit", got=repr(unit), allowed=", ".join(map(repr, UNITS)))
-        self.model, self.unit, self.name = model, unit, model.value(value).name
+        self.model, self.unit, self.name = model, unit, model.value_of_images(value)
         shape = model.channel_first(self.name, np.empty(model.shapes()[self.name], np.bool_)).shape
         self.channels = _channels(channels, shape[1], self.name)
         self.position = _position(unit, position, shape[2:], self.name)

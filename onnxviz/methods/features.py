@@ -81,12 +81,15 @@ def chosen_value(model: Model, value: str | None, pool: bool | None) -> tuple[st
     ------
     ValueNotFoundError
         The graph has no such value, or no feature value was found and none was named.
+    InputError
+        The value does not hold one row for each image.
     """
     if value is None and model.feature_value is None:
         raise ValueNotFoundError(
-            "no feature value was found in the graph", where=model.name, next_step="Name one: value='...'"
-        )
-    name = model.value(value if value is not None else str(model.feature_value)).name
+            "no feature value was found in the graph", where=model.name, got=model.blocked_reason,
+            next_step="Name one: value='...'",
+        )  # fmt: skip
+    name = model.value_of_images(value if value is not None else str(model.feature_value))
     units = int(np.prod(model.shapes()[name][1:]))
     return name, len(model.shapes()[name]) > 2 and (units > _LARGEST_FLAT if pool is None else bool(pool))
 

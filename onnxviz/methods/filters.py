@@ -30,6 +30,8 @@ def filters(model: Model, value: str | None = None) -> Filters:
     ------
     ValueNotFoundError
         The graph has no convolution, or the value is none; those that exist are listed.
+    InputError
+        The weights cannot be read, for instance because they are reordered for onnxruntime's blocked layout.
     """
     proto = model.loaded.proto
     first = first_convolution(proto)

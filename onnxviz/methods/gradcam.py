@@ -50,8 +50,8 @@ def gradcam(
     ValueNotFoundError
         The graph has no such value; or none was named, and it has no last map, as a network that works on tokens.
     InputError
-        The value has no rows and columns, or does not lead to the target; and as
-        :func:`~onnxviz.methods.saliency.saliency` does.
+        The value has no rows and columns, lies in onnxruntime's blocked layout, or does not lead to the target; and
+        as :func:`~onnxviz.methods.saliency.saliency` does.
     ContractError, UnsupportedOperatorError
         As :func:`~onnxviz.methods.saliency.saliency` does.
 
@@ -168,7 +168,7 @@ def _map_of(explained: Explained, value: str | None) -> tuple[str, str]:
     """The value whose channels are weighted, and why it was chosen."""
     model = explained.model
     if value is not None:
-        name = model.value(value).name
+        name = model.value_of_images(value)
         if not _is_map(model, name):
             raise InputError(
                 "the value has no rows and columns", where=f"value {name!r}",
@@ -202,10 +202,10 @@ def _map_of(explained: Explained, value: str | None) -> tuple[str, str]:
             where=model.name, got=f"the last map {found.value!r}",
             next_step=f"Name a value with rows and columns, such as value={found.value!r}, or explain with saliency",
         )  # fmt: skip
-    return found.value, found.why
+    return model.value_of_images(found.value), found.why
 
 
 def _is_map(model: Model, name: str) -> bool:
-    shape = model.shapes().get(name, ())
+    shape = model.shapes().get(name, ()) if model.image_axis(name) == 0 else ()
     sides = [side for axis, side in enumerate(shape) if axis not in (0, model.channel_axis(name))]
     return len(shape) == 4 and sides[0] * sides[1] > 1 and "float" in model.dtypes().get(name, "")

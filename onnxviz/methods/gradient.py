@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError, near_misses
 from onnxviz.graph.gradient.rule_set import RuleSet
+from onnxviz.graph.tensors import tensors_among
 from onnxviz.inputs.images import ImageBatch
 from onnxviz.methods.gradient_target import GradientTarget, GradientTargetLike, resolve_gradient_target
 from onnxviz.runtime.gradients import GradientSession
@@ -100,6 +101,9 @@ def derive(
     resolved = resolve_gradient_target(model, target, tensor)
     gathered: tuple[Arrays, Arrays] | None = None
     for rows, gradients, tapped in stream(model, tensor, resolved, wrt=wrt, values=values, rules=rules):
+        if rows == slice(0, len(tensor)):
+            gathered = gradients, tapped
+            break
         if gathered is None:
             gathered = _room(gradients, len(tensor), model), _room(tapped, len(tensor), model)
         for whole, part in zip(gathered, (gradients, tapped), strict=True):
@@ -110,7 +114,7 @@ def derive(
                     whole[name][rows] = array
     if gathered is None:
         raise InputError("there is nothing to derive", where=model.name, got=f"an array of shape {tensor.shape}")
-    return Derivation(resolved, *gathered)
+    return Derivation(resolved, *(_as_in_the_graph(arrays, model) for arrays in gathered))
 
 
 def stream(
@@ -149,7 +153,9 @@ def open_gradient(
 ) -> GradientSession:
     """The session for a target; globs are spelled out."""
     by = (model.gradient_input,) if wrt is None else _spelled_out(model, wrt)
-    return model.gradients.session(shapes, target.values, by, _spelled_out(model, values), rules)
+    tapped = _spelled_out(model, values)
+    axes = {name: axis for name in (*target.values, *by, *tapped) if (axis := model.image_axis(name))}
+    return model.gradients.session(shapes, target.values, by, tapped, rules, axes)
 
 
 def target_sides(
@@ -160,7 +166,8 @@ def target_sides(
     for name in target.values:
         sides = session.sides(name)
         if sides is None or any(side is None for side in sides):
-            sides = model.run(x, (name,))[name].shape[1:]
+            whole = model.run(x, (name,))[name].shape
+            sides = tuple(side for axis, side in enumerate(whole) if axis != (model.image_axis(name) or 0))
         found[name] = tuple(side for side in sides if side is not None)
     return found
 
@@ -180,7 +187,7 @@ def _derive_feeds(
             allowed="('value', index) or {'value': weights}",
         )  # fmt: skip
     if isinstance(target, tuple):
-        name = model.value(target[0]).name
+        name = model.value_of_images(target[0])
         element = target[1]
         if isinstance(element, str):
             raise InputError("not an element", where="target", got=repr(target), allowed="('value', index)")
@@ -204,7 +211,7 @@ def _spelled_out(model: Model, patterns: Sequence[str]) -> tuple[str, ...]:
             names.append(pattern)
             continue
         try:
-            names += [value.name for value in model.values(pattern)]
+            names += [value.name for value in tensors_among(model.values(pattern), model.name)]
         except ValueNotFoundError as error:
             close = near_misses(pattern, [*(value.name for value in model.values()), *model.weight_names])
             raise ValueNotFoundError(
@@ -214,7 +221,20 @@ def _spelled_out(model: Model, patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _room(parts: Arrays, rows: int, model: Model) -> Arrays:
+    room = {}
+    for name, array in parts.items():
+        if name in model.weight_names:
+            room[name] = np.zeros_like(array)
+        else:
+            # Of what is no row for each image the parts of several runs cannot be put together.
+            shape = array.shape[1:] if model.image_axis(name) is not None else model.value_of_images(name)
+            room[name] = np.empty((rows, *shape), array.dtype)
+    return room
+
+
+def _as_in_the_graph(arrays: Arrays, model: Model) -> Arrays:
+    """Every value in its own shape: the images along the axis where the graph has them."""
     return {
-        name: np.zeros_like(array) if name in model.weight_names else np.empty((rows, *array.shape[1:]), array.dtype)
-        for name, array in parts.items()
+        name: np.ascontiguousarray(np.moveaxis(array, 0, axis)) if (axis := model.image_axis(name)) else array
+        for name, array in arrays.items()
     }

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError
-from onnxviz.methods.target import element_named, resolve_target
+from onnxviz.methods.target import element_named, most_likely, resolve_target
 from onnxviz.runtime.model import Model
 
 __all__ = ["GradientTarget", "GradientTargetLike", "resolve_gradient_target"]
@@ -79,7 +79,7 @@ def resolve_gradient_target(model: Model, target: GradientTargetLike, tensor: ND
     if isinstance(target, list | np.ndarray) or _numbers(target):
         return _classes(model, np.asarray(target), len(tensor), "given for each image")
     if isinstance(target, str) and target == "top1":
-        return _classes(model, np.argmax(model.predict(tensor), axis=1), len(tensor), _MOST_LIKELY)
+        return _classes(model, most_likely(model, tensor), len(tensor), _MOST_LIKELY)
     if isinstance(target, str) and target.endswith(_STRONGEST):
         target = (target.removesuffix(_STRONGEST), "strongest")
     elif isinstance(target, str) and (named := element_named(target)) and target not in (model.labels or ()):
@@ -166,7 +166,7 @@ def _strongest_channel(model: Model, name: str, clean: NDArray[Any]) -> int:
 
 
 def _weighted(model: Model, target: Mapping[str, NDArray[Any]], rows: int) -> GradientTarget:
-    given = {model.value(name).name: np.asarray(weights) for name, weights in target.items()}
+    given = {_of_images(model, name): np.asarray(weights) for name, weights in target.items()}
     if not given:
         raise InputError("no value is named", where="target", got="an empty mapping", allowed="{value: weights}")
     for name, weights in given.items():
@@ -179,9 +179,10 @@ def _weighted(model: Model, target: Mapping[str, NDArray[Any]], rows: int) -> Gr
     def seeds(chosen: slice, sides: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
         found = {}
         for name, weights in given.items():
-            whole = (rows, *sides[name])
+            axis = model.image_axis(name) or 0
+            whole = (*sides[name][:axis], rows, *sides[name][axis:])
             try:
-                found[name] = np.broadcast_to(weights, whole)[chosen]
+                found[name] = np.moveaxis(np.broadcast_to(weights, whole), axis, 0)[chosen]
             except ValueError:
                 raise InputError(
                     "the weights do not have the value's shape", where=f"target {name!r}", got=str(weights.shape),
@@ -190,3 +191,9 @@ def _weighted(model: Model, target: Mapping[str, NDArray[Any]], rows: int) -> Gr
         return found
 
     return GradientTarget(tuple(given), seeds, f"weighted sum of {', '.join(given)}", "value", None)
+
+
+def _of_images(model: Model, pattern: str) -> str:
+    """Name of a value in which every image has a place of its own."""
+    name = model.value_of_numbers(pattern)
+    return name if model.image_axis(name) else model.value_of_images(name)

@@ -58,7 +58,10 @@ class Experiment:
         scores = np.asarray(self.target.score(outputs)[:count], np.float64)
         if output.kind == "values":
             return Scores(positions, scores, None)
-        return Scores(positions, scores, output.probabilities(outputs[output.output])[:count].argmax(axis=1))
+        probabilities = output.probabilities(outputs[output.output])[:count]
+        # NaN is no answer.
+        label = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+        return Scores(positions, scores, label)
 
 
 @dataclass(frozen=True)

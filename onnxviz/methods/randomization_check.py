@@ -64,7 +64,8 @@ def randomization_check(
     Raises
     ------
     InputError
-        The network has no stored weights, or a method does not return a map.
+        The network has no stored weights, or some that are reordered for onnxruntime's blocked layout; or a method
+        does not return a map.
     ContractError
         The model is not a classifier's.
 

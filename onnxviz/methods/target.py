@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxviz.errors import InputError, near_misses
 from onnxviz.runtime.model import Model
 
-__all__ = ["Target", "TargetLike", "element_named", "example_element", "resolve_target"]
+__all__ = ["Target", "TargetLike", "element_named", "example_element", "most_likely", "resolve_target"]
 
 Outputs = Mapping[str, NDArray[Any]]
 TargetLike = int | str | tuple[str, int | tuple[int, ...] | str] | Callable[[Outputs], NDArray[Any]]
@@ -75,7 +75,7 @@ def resolve_target(model: Model, target: TargetLike, clean: NDArray[Any]) -> Tar
     if not isinstance(target, str):
         raise _no_target(target)
     if target == "top1":
-        return _from_class(model, int(np.argmax(model.predict(clean)[0])), "most likely class of the clean image: ")
+        return _from_class(model, int(most_likely(model, clean)[0]), "most likely class of the clean image: ")
     if model.labels and target in model.labels:
         return _from_class(model, model.labels.index(target), "")
     if target.endswith(_STRONGEST):
@@ -85,6 +85,27 @@ def resolve_target(model: Model, target: TargetLike, clean: NDArray[Any]) -> Tar
     if re.fullmatch(r"\d+", target):
         return _from_class(model, int(target), "")
     return _from_label(model, target)
+
+
+def most_likely(model: Model, tensor: NDArray[Any]) -> NDArray[np.int64]:
+    """(n,) the most likely class of each encoded image.
+
+    Raises
+    ------
+    InputError
+        The scores of an image are not finite numbers.
+    ContractError
+        The model's output is not a classifier's.
+    """
+    probabilities = model.predict(tensor)
+    bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if bad.size:
+        raise InputError(
+            "no class is the most likely: the scores are not finite numbers", where="target",
+            got=f"NaN or infinity for {bad.size} of {len(tensor)} image{'s' if len(tensor) > 1 else ''}",
+            next_step="Name a class, or a value before NaN begins: `onnxviz audit` lists where that is",
+        )  # fmt: skip
+    return np.asarray(probabilities.argmax(axis=1), np.int64)
 
 
 def element_named(target: str) -> tuple[str, tuple[int, ...]] | None:
@@ -150,21 +171,23 @@ def _from_class(model: Model, index: int, how: str) -> Target:
 
 
 def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clean: NDArray[Any]) -> Target:
-    name = model.value(pattern).name
+    name = model.value_of_numbers(pattern)
+    axis = model.image_axis(name)
+    if axis is None or name in model.blocked_values:
+        model.value_of_images(name)  # raises the sentence that says why
     place = (index,) if isinstance(index, int | np.integer) else tuple(int(number) for number in index)
     stated = model.value(name).shape
     known = stated is not None and all(isinstance(side, int) for side in stated[1:])
-    shape = stated if stated is not None and known else model.run(clean, (name,))[name].shape
-    inside = len(place) == len(shape) - 1 and all(
-        -size <= number < size for number, size in zip(place, shape[1:], strict=True)
-    )
+    shape = stated if stated is not None and known and not axis else model.run(clean, (name,))[name].shape
+    sides = tuple(side for number, side in enumerate(shape) if number != (axis or 0))
+    inside = len(place) == len(sides) and all(-size <= number < size for number, size in zip(place, sides, strict=True))
     if not inside:
         raise InputError(
             "the value has no such element", where="target", got=f"{name}{list(place)}",
-            allowed=f"{len(shape) - 1} indices below {shape[1:]} (the batch axis is left out)" if shape[1:]
+            allowed=f"{len(sides)} indices below {sides} (the batch axis is left out)" if sides
             else f"no index, '{name}[]': it has one number for each image",
         )  # fmt: skip
-    element: tuple[Any, ...] = (slice(None), *place)
+    element: tuple[Any, ...] = (*place[: axis or 0], slice(None), *place[axis or 0 :])
     return Target(
         (name,),
         lambda outputs: np.asarray(outputs[name][element], dtype=_real(outputs[name].dtype)),
@@ -179,7 +202,7 @@ def _from_strongest(model: Model, target: str, clean: NDArray[Any]) -> Target:
         raise InputError(
             "not an element", where="target", got=repr(target), allowed=f"an index, or {_STRONGEST[1:-1]!r}"
         )
-    name = model.value(target.removesuffix(_STRONGEST)).name
+    name = model.value_of_images(target.removesuffix(_STRONGEST))
 
     def totals(outputs: Outputs) -> NDArray[np.float64]:
         maps = model.channel_first(name, outputs[name])
@@ -196,9 +219,12 @@ def _from_strongest(model: Model, target: str, clean: NDArray[Any]) -> Target:
 
 
 def _from_callable(model: Model, function: Callable[[Outputs], NDArray[Any]]) -> Target:
+    axes = {value.name: model.image_axis(value.name) for value in model.number_outputs}
+
     def score(outputs: Outputs) -> NDArray[np.floating[Any]]:
         numbers = np.asarray(function(outputs))
-        rows = len(next(iter(outputs.values())))
+        # The rows of the run: an output may have its images along another axis.
+        rows = next((outputs[name].shape[axis] for name, axis in axes.items() if axis is not None), len(numbers))
         if numbers.shape != (rows,) or numbers.dtype.kind not in "fiu":
             raise InputError(
                 "the target function must return one number per image", where="target",
@@ -206,9 +232,7 @@ def _from_callable(model: Model, function: Callable[[Outputs], NDArray[Any]]) ->
             )  # fmt: skip
         return numbers.astype(_real(numbers.dtype), copy=False)
 
-    return Target(
-        tuple(value.name for value in model.outputs), score, getattr(function, "__name__", "a function"), "value", None
-    )
+    return Target(tuple(axes), score, getattr(function, "__name__", "a function"), "value", None)
 
 
 def _real(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:

@@ -70,7 +70,7 @@ def top_patches(
     for name, number in (("k", k), ("per_image", per_image)):
         if number < 1:
             raise InputError("too few", where=name, got=str(number), allowed="1 or more")
-    name = model.value(value).name
+    name = model.value_of_images(value)
     field = _field(model, name)
     followed = _channels(channels, field.channels, name)
     on_device = per_image == 1 and _maxima_on_device(model, name)

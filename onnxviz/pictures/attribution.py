@@ -10,7 +10,17 @@ import numpy as np
 from onnxviz.errors import InputError
 from onnxviz.pictures import colors
 from onnxviz.pictures.dispatch import plot
-from onnxviz.pictures.maps import MapScale, overlay_of, paint_of, photo_of, scale_bar, scale_of, scale_text, tile_side
+from onnxviz.pictures.maps import (
+    MapScale,
+    ends_text,
+    overlay_of,
+    paint_of,
+    photo_of,
+    scale_bar,
+    scale_of,
+    scale_text,
+    tile_side,
+)
 from onnxviz.pictures.sheet import CAPTION, Sheet, figure_of, refuse_ax, write
 from onnxviz.pictures.text import elide, numeral
 from onnxviz.pictures.tiles import Pixels, resize
@@ -238,6 +248,7 @@ def _plot_several(results: Sequence[Any], ax: Axes | None = None, *, overlay: bo
         notes=[
             "Each map has a colour scale of its own, whose ends stand below it and hold 99 % of its pixels. Black to "
             "white: strength without a sign; blue to red: against and for the target. " + _OVERLAYS[overlay],
+            "" if all(np.isfinite(result.map).all() for result in explained) else "Magenta: not a finite number.",
         ],
     )
     top = 0.0
@@ -287,8 +298,7 @@ class _Block:
             scale = _scale(result)
             over = isinstance(result, ActivationMap) if overlay is None else overlay
             painted = overlay_of(photo, result.map, scale) if over else paint_of(result.map, scale, *photo.shape[:2])
-            ends = "0 everywhere" if scale.empty else f"{numeral(scale.low)} to {numeral(scale.high)}"
-            self._tile(sheet, top, number, _capital(result.method), painted, ends)
+            self._tile(sheet, top, number, _capital(result.method), painted, ends_text(scale))
 
     def _tile(self, sheet: Sheet, top: float, number: int, heading: str, pixels: Pixels, below: str) -> None:
         row, column = divmod(number, self._columns)

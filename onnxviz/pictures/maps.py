@@ -13,7 +13,7 @@ from onnxviz.pictures.sheet import FINE, Sheet
 from onnxviz.pictures.text import numeral
 from onnxviz.pictures.tiles import Pixels, resize
 
-__all__ = ["MapScale", "overlay_of", "paint_of", "scale_bar", "scale_of", "scale_text", "tile_side"]
+__all__ = ["MapScale", "ends_text", "overlay_of", "paint_of", "scale_bar", "scale_of", "scale_text", "tile_side"]
 
 PERCENTILE = 99.0
 """Of the magnitudes: the end of every colour scale, so that a few strong pixels do not make all others dark."""
@@ -39,6 +39,11 @@ class MapScale:
         """Whether there is nothing to show: every finite number is 0."""
         return self.high == 0 == self.low
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The numbers that get the first and the last colour: of an empty map any, so that 0 has its own."""
+        return (-1.0 if self.colors_name == "balance" else 0.0, 1.0) if self.empty else (self.low, self.high)
+
 
 def scale_of(values: NDArray[Any], *, signed: bool, percentile: float = PERCENTILE) -> MapScale:
     """The scale for a map: 0 in the middle where it is ``signed``, at one end where it is not."""
@@ -63,6 +68,13 @@ def scale_text(scale: MapScale) -> str:
     return f"{ends}." if scale.clipped else f"The colour scale ends at the largest magnitude, {numeral(scale.high)}."
 
 
+def ends_text(scale: MapScale) -> str:
+    """The ends of the colour scale in a few words, or why there are none."""
+    if not scale.finite:
+        return "no finite number"
+    return "0 everywhere" if scale.empty else f"{numeral(scale.low)} to {numeral(scale.high)}"
+
+
 def tile_side(height: int, width: int) -> tuple[int, int, float]:
     """Height and width of a tile in units, and units per image pixel: whole drawn pixels where they can be."""
     longest = max(height, width, 1)
@@ -73,7 +85,7 @@ def tile_side(height: int, width: int) -> tuple[int, int, float]:
 
 def paint_of(values: NDArray[Any], scale: MapScale, height: int, width: int) -> Pixels:
     """(height, width, 3) RGB of a map, each of its pixels as a rectangle."""
-    return colors.colorize(_spread(values, height, width), scale.colors_name, scale.low, scale.high)
+    return colors.colorize(_spread(values, height, width), scale.colors_name, *scale.ends)
 
 
 def overlay_of(photo: Pixels, values: NDArray[Any], scale: MapScale) -> Pixels:
@@ -86,7 +98,7 @@ def overlay_of(photo: Pixels, values: NDArray[Any], scale: MapScale) -> Pixels:
     opacity[~finite] = 1.0
     grey = photo.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     ground = np.repeat(60 + grey[..., None] * 0.76, 3, axis=2)
-    paint = colors.colorize(spread, scale.colors_name, scale.low, scale.high).astype(np.float64)
+    paint = colors.colorize(spread, scale.colors_name, *scale.ends).astype(np.float64)
     return np.asarray(np.rint(ground * (1 - opacity) + paint * opacity), dtype=np.uint8)
 
 
@@ -105,8 +117,7 @@ def photo_of(image: Pixels, height: int, width: int) -> Pixels:
 def scale_bar(sheet: Sheet, x: float, y: float, width: float, scale: MapScale, label: str) -> None:
     """The colour bar of a map, or a word where the map is empty."""
     if scale.empty:
-        words = "0 everywhere" if scale.finite else "no finite number"
-        sheet.text(x, y, words, size=7.2, color=colors.QUIET, width=width)
+        sheet.text(x, y, ends_text(scale), size=7.2, color=colors.QUIET, width=width)
         return
     sheet.color_bar(
         x, y, width, colors_name=scale.colors_name, low=scale.low, high=scale.high, label=label, beyond=scale.clipped

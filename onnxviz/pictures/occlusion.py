@@ -271,9 +271,12 @@ def _label_entries(result: Occlusion) -> list[tuple[str, str, str]]:
     total = max(result.label.size, 1)
     entries = []
     for label, count in ranked[:LABELS_NAMED]:
-        name = (
-            result.labels[label] if result.labels is not None and 0 <= label < len(result.labels) else f"class {label}"
-        )
+        if label < 0:
+            name = "no class: not a number"
+        elif result.labels is not None and label < len(result.labels):
+            name = result.labels[label]
+        else:
+            name = f"class {label}"
         entries.append((_label_colors(result)[label], "s", f"{_share(count, total)}  {name}"))
     rest = ranked[LABELS_NAMED:]
     if rest:

@@ -155,7 +155,9 @@ def _card(sheet: Sheet, result: Predictions, index: int, left: float, top: float
         hit = number == true
         paint = colors.RIGHT if hit else colors.BAR if rank == 0 else colors.BAND
         finite = bool(np.isfinite(scores[rank]))
-        sheet.text(x, y, ("✓ " if hit else "") + elide(_name(result, number), room - 52, 7.2), size=7.2, bold=False)
+        # Without a number there is no order among the classes.
+        name = _name(result, number) if finite else "no class"
+        sheet.text(x, y, ("✓ " if hit and finite else "") + elide(name, room - 52, 7.2), size=7.2, bold=False)
         sheet.text(x + room, y, _score_text(float(scores[rank])), size=7.2, color=colors.QUIET, align="right")
         bar = sheet.axes(x, y + 13.5, room, 6)
         bar.set_xlim(0, 1)

@@ -63,7 +63,7 @@ class Examination:
         """The features of all images, computed once; a `SectionSkipped` where there are none, or too few to use."""
         images = self.need_images(least)
         if self.model.feature_value is None:
-            raise SectionSkipped("no feature value was found in this graph")
+            raise SectionSkipped(self.lacks("no feature value was found in this graph"))
         if "features" not in self.shared:
             self.shared["features"] = features(self.model, images)
         found: Features = self.shared["features"]
@@ -73,6 +73,11 @@ class Examination:
         if bad:
             raise SectionSkipped(f"the features of {bad:,} images hold NaN or infinite numbers")
         return found
+
+    def lacks(self, what: str) -> str:
+        """What this graph lacks, with what of it is not read."""
+        hidden = self.model.blocked_reason
+        return f"{what}; {hidden}" if hidden else what
 
     @cached_property
     def first_batch(self) -> ImageBatch:
@@ -95,27 +100,33 @@ class Examination:
         return tuple(activations if len(activations) >= 3 else candidates)
 
     def is_map(self, name: str) -> bool:
-        """Whether a value holds floating-point channels with at least 2 × 2 positions."""
+        """Whether a value holds floating-point channels with at least 2 × 2 positions, one row for each image."""
         shape = self.model.shapes().get(name)
         if shape is None or len(shape) != 4 or "float" not in self.model.dtypes().get(name, ""):
+            return False
+        if self.model.image_axis(name) != 0 or name in self.model.blocked_values:
             return False
         axis = self.model.channel_axis(name)
         return all(size >= 2 for index, size in enumerate(shape) if index not in (0, axis))
 
     @cached_property
-    def float_outputs(self) -> tuple[str, ...]:
-        """Names of the graph's outputs that are arrays of numbers."""
+    def output_axes(self) -> dict[str, int]:
+        """By graph output that is an array of numbers: the axis along which its images lie, where there is one."""
         kinds = ("float", "int", "uint")
-        return tuple(
-            value.name for value in self.model.outputs if self.model.dtypes().get(value.name, "").startswith(kinds)
-        )
+        dtypes = self.model.dtypes()
+        names = [value.name for value in self.model.number_outputs if dtypes.get(value.name, "").startswith(kinds)]
+        return {name: axis for name in names if (axis := self.model.image_axis(name)) is not None}
+
+    @property
+    def float_outputs(self) -> tuple[str, ...]:
+        """Those of them that hold one row for each image."""
+        return tuple(name for name, axis in self.output_axes.items() if axis == 0)
 
     def chosen_values(self, count: int) -> tuple[str, ...]:
         """The values that the caller asked for, or ``count`` of `maps` spread evenly over the depth."""
         if self.options.values:
-            names = [value.name for pattern in self.options.values for value in self.model.values(pattern)]
             floats = set(self.model.float_values())
-            return tuple(name for name in dict.fromkeys(names) if name in floats)
+            return tuple(name for name in self.model.values_of_images(self.options.values) if name in floats)
         return tuple(value.name for value in spread(self.maps, count))
 
 

@@ -346,8 +346,8 @@ def _batch(facts: Facts) -> Outcome:
     return _same(
         facts.batch,
         "fewer than 2 images",
-        "An image's result depends on its companions in the batch: a batch size is baked into the graph, or a "
-        "normalisation was exported in training mode.",
+        "An image's result depends on its companions in the batch, or on chance: a batch size is baked into the graph, "
+        "a normalisation was exported in training mode, or the graph draws random numbers.",
     )
 
 

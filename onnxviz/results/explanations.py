@@ -29,7 +29,8 @@ class Occlusion:
     probability: FloatArray
     """(rows, columns) float32: the target's score with the patch at that position; low means important."""
     label: IntArray | None
-    """(rows, columns) the most likely class at each position; None where the output is not a classifier's."""
+    """(rows, columns) the most likely class at each position, -1 where its scores are not finite; None where the
+    output is not a classifier's."""
     importance: FloatArray
     """(height, width) float32: mean over the patches that cover a pixel of clean score minus occluded score."""
     clean: float
@@ -64,7 +65,8 @@ class OcclusionStep:
     probability: FloatArray
     """(n,) float32: the target's score with the patch there."""
     label: IntArray | None
-    """(n,) the most likely class there; None where the output is not a classifier's."""
+    """(n,) the most likely class there, -1 where its scores are not finite; None where the output is not a
+    classifier's."""
     done: int
     """Positions computed so far, these included."""
     total: int

@@ -53,12 +53,16 @@ class GradientSession:
         Values by which it is derived.
     values : tuple of str
         Values that each run gives too.
+
+    All arrays that come in and go out have the images along their first axis; ``axes`` names the values which have
+    them along another in the graph, with that axis.
     """
 
     def __init__(
-        self, session: Session, graph: GradientGraph, facts: ValueFacts, values: Sequence[str], *, where: str
-    ) -> None:
-        self._session, self._facts, self._where = session, facts, where
+        self, session: Session, graph: GradientGraph, facts: ValueFacts, values: Sequence[str], *, where: str,
+        axes: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        self._session, self._facts, self._where, self._axes = session, facts, where, axes
         self.targets, self.wrt, self.values = tuple(graph.seeds), tuple(graph.gradients), tuple(values)
         self._seeds, self._seed_types = dict(graph.seeds), dict(graph.seed_types)
         self._outputs = [*graph.gradients.values(), *self.values]
@@ -67,7 +71,10 @@ class GradientSession:
     def sides(self, name: str) -> tuple[int | None, ...] | None:
         """Sides of a value for one row, the first axis left out; None where not even the rank is certain."""
         sides = self._facts.shapes.get(name)
-        return None if sides is None else tuple(side if isinstance(side, int) else None for side in sides[1:])
+        if sides is None:
+            return None
+        of_images = self._axes.get(name, 0)
+        return tuple(side if isinstance(side, int) else None for axis, side in enumerate(sides) if axis != of_images)
 
     def run(
         self, feeds: Arrays, seeds: Arrays, watch: Watch
@@ -78,19 +85,24 @@ class GradientSession:
         ----------
         feeds : mapping of input name to array
         seeds : mapping of target to array
-            By what each element of a target counts in the sum, in the target's shape; any real numbers.
+            By what each element of a target counts in the sum, in the target's shape, the images first; any real
+            numbers.
         watch : Watch
 
         Returns
         -------
         (dict of value name to array, dict of value name to array)
-            Gradients, each in its value's shape, and the values asked for.
+            Gradients, each in its value's shape, and the values asked for; the images first.
         """
         fed = dict(feeds)
         for name, seed in seeds.items():
-            fed[self._seeds[name]] = np.ascontiguousarray(seed, self._seed_types[name])
+            placed = np.moveaxis(seed, 0, self._axes[name]) if name in self._axes else seed
+            fed[self._seeds[name]] = np.ascontiguousarray(placed, self._seed_types[name])
         found = self._session.run_watched(self._outputs, fed, watch)
         count = len(self.wrt)
+        if self._axes:
+            names = (*self.wrt, *self.values)
+            found = [np.moveaxis(a, self._axes.get(name, 0), 0) for name, a in zip(names, found, strict=True)]
         return dict(zip(self.wrt, found[:count], strict=True)), dict(zip(self.values, found[count:], strict=True))
 
     def stream(
@@ -203,6 +215,7 @@ class GradientSessions:
         wrt: Sequence[str],
         values: Sequence[str] = (),
         rules: RuleSet | None = None,
+        axes: Mapping[str, int] | None = None,
     ) -> GradientSession:
         """The session for these values and input shapes; the few used last are kept.
 
@@ -213,6 +226,8 @@ class GradientSessions:
         targets, wrt, values : sequence of str
         rules : RuleSet, optional
             Laid over the true derivatives.
+        axes : mapping of value name to axis, optional
+            The values whose images lie along another axis than the first.
 
         Raises
         ------
@@ -226,7 +241,9 @@ class GradientSessions:
         with self._lock:
             if key not in self._sessions:
                 # The rules are kept with the session: their identity is part of the key.
-                self._sessions[key] = rules, self._open_session(sides, shapes, targets, wrt, values, rules)
+                self._sessions[key] = rules, self._open_session(
+                    sides, shapes, targets, wrt, values, rules, axes or {}
+                )  # fmt: skip
                 most = max(1, min(_SESSIONS_KEPT, _WEIGHTS_KEPT // max(1, self._weight_bytes)))
                 while len(self._sessions) > most:
                     self._sessions.popitem(last=False)
@@ -250,8 +267,8 @@ class GradientSessions:
         normalized = normalize(self._graph, where=self._where, weights=self._weights)
         feeds = self._probe(1 if self._free_batch else self._rows)
         expected, found = (
-            self._open(proto, normalized.weights, optimize=False).run(self._names, feeds, None)
-            for proto in (normalized.stated, expose(normalized.proto, self._names))
+            self._open(expose(proto, self._names), normalized.weights, optimize=False).run(self._names, feeds, None)
+            for proto in (normalized.stated, normalized.proto)
         )
         for name, array, wanted in zip(self._names, found, expected, strict=True):
             difference = relative_difference(np.asarray(array), np.asarray(wanted))
@@ -272,7 +289,7 @@ class GradientSessions:
 
     def _open_session(
         self, sides: tuple[Any, ...], shapes: Mapping[str, Sequence[int]], targets: Sequence[str], wrt: Sequence[str],
-        values: Sequence[str], rules: RuleSet,
+        values: Sequence[str], rules: RuleSet, axes: Mapping[str, int],
     ) -> GradientSession:  # fmt: skip
         facts = self._known_facts(sides, shapes)
         graph = build_gradient_graph(
@@ -280,7 +297,7 @@ class GradientSessions:
             tensors=self.normalized.weights, where=self._where,
         )  # fmt: skip
         session = self._open(graph.proto, {**self.normalized.weights, **graph.weights}, optimize=True)
-        return GradientSession(session, graph, facts, values, where=self._where)
+        return GradientSession(session, graph, facts, values, where=self._where, axes=axes)
 
     def _known_facts(self, sides: tuple[Any, ...], shapes: Mapping[str, Sequence[int]]) -> ValueFacts:
         if sides not in self._facts:
@@ -310,7 +327,7 @@ class GradientSessions:
                 # Only type and shape are wanted: a broadcast scalar has both and weighs nothing.
                 name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
                 for name, array in zip(names, arrays, strict=True)
-                if array.dtype.kind in "fiubV"
+                if isinstance(array, np.ndarray) and array.dtype.kind in "fiubV"
             }
             runs.append((rows, found))
         return runs

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError, near_misses
+from onnxviz.graph.blocked import BLOCKED_KIND, blocked_map, explain_blocked
 from onnxviz.graph.contract import ImageInput, explain_no_image_input
 from onnxviz.graph.gradient.ends import real_value_before, real_value_behind
-from onnxviz.graph.landmarks import Landmark, find_feature_value, find_logits_value
+from onnxviz.graph.landmarks import Landmark, find_coarsest_map, find_feature_value, find_logits_value
 from onnxviz.graph.layout import channel_axes
 from onnxviz.graph.loading import LoadedModel
 from onnxviz.graph.macs import count_macs
+from onnxviz.graph.tensors import is_tensor, numbers_among, outputs_of_numbers, tensors_among
 from onnxviz.graph.values import GraphInput, Value, graph_inputs, graph_outputs, list_values, match_values
 from onnxviz.inputs.images import ImageBatch, ImageSet
 from onnxviz.inputs.preprocess import Preprocess
@@ -29,6 +31,7 @@ from onnxviz.runtime.devices import Device
 from onnxviz.runtime.feeds import checked_array, checked_feeds
 from onnxviz.runtime.gathering import gather
 from onnxviz.runtime.gradients import GradientSessions
+from onnxviz.runtime.image_axes import image_axis
 from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.output import OutputContract
 from onnxviz.runtime.probing import probe_feeds, relative_difference
@@ -102,7 +105,7 @@ class Model:
             self._runners.append(
                 Runner(
                     loaded,
-                    outputs=[value.name for value in self.outputs],
+                    outputs=[value.name for value in self.number_outputs],
                     only_input=self.inputs[0].name if len(self.inputs) == 1 else None,
                     device=device,
                     threads=threads,
@@ -136,6 +139,11 @@ class Model:
         """The graph's outputs."""
         return graph_outputs(self.loaded.proto)
 
+    @cached_property
+    def number_outputs(self) -> tuple[Value, ...]:
+        """The outputs that hold numbers, not text, sequences or maps; where none does, the last value before them."""
+        return outputs_of_numbers(self.loaded.proto, self.outputs, self._values)
+
     def values(self, pattern: str = "*") -> tuple[Value, ...]:
         """The values whose name is, or matches the glob, ``pattern``, in the order in which they are computed.
 
@@ -168,7 +176,13 @@ class Model:
     @cached_property
     def feature_landmark(self) -> Landmark | None:
         """The feature value with the reason why it was chosen."""
-        return find_feature_value(self.loaded.proto, self.output.output)
+        found = find_feature_value(self.loaded.proto, self.output.output)
+        if found is None or self.image_axis(found.value) == 0:
+            return found
+        # Recurrent layers put the steps first.
+        because = f"{found.why}; but {found.value!r} does not hold one row for each image"
+        other = find_coarsest_map(self.loaded.proto, self.output.output, because=because)
+        return other if other is not None and self.image_axis(other.value) == 0 else None
 
     @cached_property
     def logits_landmark(self) -> Landmark | None:
@@ -250,19 +264,20 @@ class Model:
             Encoded images (n, *input shape) in the model's dtype and layout, images to be encoded by the contract, or
             input name to array for a model with several inputs.
         values : str or sequence of str
-            Names or globs; the graph's outputs when empty.
+            Names or globs; the graph's outputs that hold numbers when empty. A value of text comes as an array of str.
 
         Returns
         -------
         dict of value name to array
-            Rows in the order of the images. The caller owns the arrays.
+            Rows in the order of the images. The caller owns the arrays. Those of :attr:`blocked_values` come as they
+            lie in memory.
 
         Raises
         ------
         ValueNotFoundError
             No value has the name.
         InputError
-            The array does not fit the input.
+            The array does not fit the input, or a value that is named is a sequence or a map, which no array can hold.
         LimitError
             Not even one image fits in memory, or the time limit passed.
         """
@@ -271,19 +286,21 @@ class Model:
             return self._runner.run_feeds(names, self.checked_feeds(x))
         if isinstance(x, ImageSet):
             read = ((len(batch.indices), arrays) for batch, arrays in self.batches(x, names))
-            gathered = gather(read, names, len(x))
+            gathered = gather(read, names, len(x), self._axes_beside_first(names))
             if gathered is None:
                 raise InputError("none of the images can be read", where="images")
             return gathered
         tensor = self.checked_images(x)
 
+        axes = self._axes_beside_first(names)
+
         def work(runner: Runner, part: slice) -> Iterator[tuple[slice, Arrays]]:
-            for rows, arrays in runner.stream(tensor[part], names, self.batch_size):
+            for rows, arrays in runner.stream(tensor[part], names, self.batch_size, axes=axes):
                 yield slice(part.start + rows.start, part.start + rows.stop), arrays
 
         step = len(tensor) if len(self._runners) == 1 else self.batch_size
         steps = self._on_devices([slice(at, at + step) for at in range(0, len(tensor), step)] if step else [], work)
-        gathered = gather(((step.stop - step.start, arrays) for step, arrays in steps), names, len(tensor))
+        gathered = gather(((step.stop - step.start, arrays) for step, arrays in steps), names, len(tensor), axes)
         if gathered is None:
             raise InputError("there is nothing to run on", where=self.name, got=f"an array of shape {tensor.shape}")
         return gathered
@@ -297,7 +314,7 @@ class Model:
         ----------
         images : ImageSet
         values : str or sequence of str
-            Names or globs; the graph's outputs when empty.
+            Names or globs; the graph's outputs that hold numbers when empty.
         to_host : bool
             False leaves the arrays in :attr:`space`, which must be that of the only device.
 
@@ -308,9 +325,10 @@ class Model:
         """
         names = self._names(values)
         self._require_only_input()
+        axes = self._axes_beside_first(names)
 
         def work(runner: Runner, batch: ImageBatch) -> Iterator[tuple[ImageBatch, dict[str, Array]]]:
-            for rows, arrays in runner.stream(batch.tensor, names, self.batch_size, to_host=to_host):
+            for rows, arrays in runner.stream(batch.tensor, names, self.batch_size, to_host=to_host, axes=axes):
                 yield ImageBatch(batch.indices[rows], batch.tensor[rows], batch.views[rows]), arrays
 
         yield from self._on_devices(images.batches(self.batch_size), work)
@@ -454,24 +472,125 @@ class Model:
 
     # -- what a run tells ----------------------------------------------------------------------------------------
 
+    def _probe_run(self, rows: int, *, any_batch: bool) -> Arrays:
+        feeds = self.probe(rows)
+        names = [value.name for value in self._values if is_tensor(value) and value.name not in feeds]
+        arrays: dict[str, Any] = feeds | self._runner.run_unoptimized(names, feeds, any_batch=any_batch)
+        # Only shape and dtype are wanted: a broadcast scalar has both and weighs nothing. A sequence, where the graph
+        # did not tell that it is one, has neither.
+        return {
+            name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+            for name, array in arrays.items()
+            if isinstance(array, np.ndarray)
+        }
+
     @cached_property
     def _probed(self) -> Arrays:
+        return self._probe_run(self._runner.stated_rows, any_batch=False)
+
+    @cached_property
+    def _image_axes(self) -> Mapping[str, int | None]:
         rows = self._runner.stated_rows
-        feeds = self.probe(rows)
-        names = [value.name for value in self._values if value.name not in feeds]
-        arrays = feeds | self._runner.run_unoptimized(names, feeds)
-        # Only shape and dtype are wanted: a broadcast scalar has both and weighs nothing.
-        found = {name: np.broadcast_to(np.zeros((), array.dtype), array.shape) for name, array in arrays.items()}
-        if rows > 1:
-            return {name: array[:1] if array.shape[:1] == (rows,) else array for name, array in found.items()}
+        if self.fixed_batch is None:
+            twice = self._probe_run(2 * rows, any_batch=True)
+            return {name: image_axis(array.shape, twice[name].shape, rows) for name, array in self._probed.items()}
+        return {name: 0 if array.shape[:1] == (rows,) else None for name, array in self._probed.items()}
+
+    def image_axis(self, name: str) -> int | None:
+        """The axis of a value along which the images of a run lie, found by runs; None where there is none.
+
+        0 for nearly all values, and for all of a model with several inputs, of which nothing is known. Recurrent
+        layers and attention may keep the images on axis 1; a window that is cut from an image is one of several places
+        for it, and the boxes of a detector are as many as it finds.
+        """
+        if self._only_input_name is None:
+            return 0
+        known = self._runner.output_axes
+        return known[name] if name in known else self._image_axes.get(name)
+
+    def _axes_beside_first(self, names: Sequence[str]) -> dict[str, int]:
+        """Those of the values whose images lie along another axis than the first."""
+        if self._only_input_name is None or self.fixed_batch is not None:
+            return {}
+        return {name: axis for name in names if (axis := self.image_axis(name))}
+
+    def values_of_images(self, patterns: Sequence[str]) -> tuple[str, ...]:
+        """Names of the values that hold one row for each image: what is named must, of a glob those that do.
+
+        Raises
+        ------
+        ValueNotFoundError
+            A pattern matches nothing.
+        InputError
+            A value that is named, or all that a glob matches, do not hold numbers, one row for each image, or lie in
+            onnxruntime's blocked layout.
+        """
+        found: dict[str, None] = {}
+        for pattern in patterns:
+            matches = [value.name for value in numbers_among(self.values(pattern), self.name)]
+            fitting = [name for name in matches if self.image_axis(name) == 0 and name not in self.blocked_values]
+            found |= dict.fromkeys(fitting or [self.value_of_images(matches[0])])
+        return tuple(found)
+
+    def value_of_numbers(self, name: str) -> str:
+        """Name of the one value that is named, or matched, which must be a tensor of numbers.
+
+        Raises
+        ------
+        ValueNotFoundError
+            No value matches, or several do.
+        InputError
+            It holds text, or is a sequence or a map.
+        """
+        return numbers_among([self.value(name)], self.name)[0].name
+
+    def value_of_images(self, name: str) -> str:
+        """Name of the one value that is named, or matched, which must hold one row for each image.
+
+        Raises
+        ------
+        ValueNotFoundError
+            No value matches, or several do.
+        InputError
+            It holds no numbers, its first axis does not count the images, or it lies in onnxruntime's blocked layout.
+        """
+        found = self.value_of_numbers(name)
+        if (axis := self.image_axis(found)) != 0:
+            lie = "no axis counts the images" if axis is None else f"the images lie along axis {axis}"
+            rows = self._runner.stated_rows
+            raise InputError(
+                "the value does not hold one row for each image", where=f"value {found!r} of {self.name}",
+                got=f"shape {self._probed[found].shape} for {rows} image{'s' if rows > 1 else ''}: {lie}",
+                allowed="a value whose first axis counts the images",
+                next_step="Name another, as `onnxviz inspect` lists them; Model.run gives this one as it is",
+            )  # fmt: skip
+        self._refuse_blocked(found)
         return found
 
+    @cached_property
+    def blocked_values(self) -> frozenset[str]:
+        """Names of the values in onnxruntime's blocked layout, whose channels, rows and columns are not read."""
+        return frozenset(value.name for value in self._values if value.kind == BLOCKED_KIND)
+
+    @property
+    def blocked_reason(self) -> str:
+        """Why these, and the weights that make them, are not shown; empty where there are none."""
+        return explain_blocked(len(self.blocked_values), len(self._values))
+
+    def _refuse_blocked(self, name: str) -> None:
+        if name in self.blocked_values:
+            raise blocked_map(name, self.value(name).op_type, where=self.name)
+
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Concrete shape of every value for one image, found by a run."""
-        return {name: array.shape for name, array in self._probed.items()}
+        """Concrete shape of every value that is a tensor for one image, found by a run."""
+        rows = self._runner.stated_rows
+        return {
+            name: (1, *array.shape[1:]) if array.shape[:1] == (rows,) else array.shape
+            for name, array in self._probed.items()
+        }
 
     def dtypes(self) -> Mapping[str, str]:
-        """Numpy dtype of every value, found by a run."""
+        """Numpy dtype of every value that is a tensor, found by a run; ``"object"`` for text."""
         return {name: str(array.dtype) for name, array in self._probed.items()}
 
     def float_values(self) -> tuple[str, ...]:
@@ -502,7 +621,13 @@ class Model:
 
         Token sequences (three axes) become (n, channels, 1, tokens). A value without spatial axes, or whose spatial
         axes hold one unit only, becomes (n, features).
+
+        Raises
+        ------
+        InputError
+            The value lies in onnxruntime's blocked layout.
         """
+        self._refuse_blocked(name)
         if array.ndim <= 2:
             return array.reshape(len(array), -1) if array.ndim == 2 else np.atleast_1d(array).reshape(-1, 1)
         moved = np.moveaxis(array, self.channel_axis(name), 1)
@@ -518,7 +643,7 @@ class Model:
         A tap can stop onnxruntime from fusing operators, so a small difference is expected. It is measured on a
         random image and relative to the largest number of each output.
         """
-        outputs = [value.name for value in self.outputs]
+        outputs = [value.name for value in self.number_outputs]
         names = list(dict.fromkeys((*outputs, *self._names(values))))
         feeds = self.probe(self.fixed_batch or 1) if self._only_input_name else self.probe(1)
         plain = self._runner.run_feeds(outputs, feeds)
@@ -530,7 +655,8 @@ class Model:
     @property
     def notes(self) -> tuple[str, ...]:
         """What happened on the way that a reader should know, such as images that are run one by one."""
-        return tuple(dict.fromkeys(note for runner in self._runners for note in runner.notes))
+        hidden = [self.blocked_reason] if self.blocked_values else []
+        return tuple(dict.fromkeys([*hidden, *(note for runner in self._runners for note in runner.notes)]))
 
     def provenance(self, method: str, parameters: Mapping[str, Any]) -> Provenance:
         """What made a result, to be stored in it."""
@@ -577,8 +703,9 @@ class Model:
     def _names(self, values: str | Sequence[str]) -> tuple[str, ...]:
         patterns = (values,) if isinstance(values, str) else tuple(values)
         if not patterns:
-            return tuple(value.name for value in self.outputs)
-        return tuple(dict.fromkeys(value.name for pattern in patterns for value in self.values(pattern)))
+            return tuple(value.name for value in self.number_outputs)
+        found = [value for pattern in patterns for value in tensors_among(self.values(pattern), self.name)]
+        return tuple(dict.fromkeys(value.name for value in found))
 
     def checked_images(self, x: NDArray[Any] | ImageBatch) -> NDArray[Any]:
         """Encoded images as the model's only input takes them, (n, *input shape).

@@ -50,7 +50,7 @@ def load(
     output : output name, mapping, OutputContract or None
         Which output answers for the classes, and whether it holds probabilities or logits. None: found as above.
     labels : path, sequence, mapping or None
-        Class names. None: from the sidecar or the metadata, where they have them.
+        Class names. None: from the sidecar, the metadata or a ZipMap at the end of the graph, where they have them.
     device : str or sequence of str
         ``"auto"`` (the first CUDA device where one is usable, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; or
         several CUDA devices, ``"cuda:0,cuda:1"`` or a list, to which images and positions of a patch are dealt in turn.
@@ -122,22 +122,31 @@ def load(
         },
     )
     model.set_timeout(timeout)
-    found = find_class_output(loaded.proto)
+    found = find_class_output(loaded.proto, class_names=loaded.class_names)
     logits = find_logits_value(loaded.proto, found.name) if found else None
+    probed: dict[str, NDArray[Any]] = {}
+
+    def probe(name: str) -> NDArray[Any]:
+        if name not in probed:
+            probed[name] = _probe(model, name)
+        return probed[name]
+
     with model.glance():
         if image is not None and contract is not None and (image.height is None or image.width is None):
             _check_assumed_size(model, contract)
+        if found is not None and len(model.inputs) == 1 and len(probe(found.name)) != _PROBE_IMAGES:
+            found = None  # a detector's list of boxes, perhaps: as many as it finds
         model.output = choose_output(
             argument=output,
             sidecar=sidecar.get("output"),
             metadata=_json(metadata, "onnxviz.output"),
-            outputs=tuple(value.name for value in model.outputs),
+            outputs=tuple(value.name for value in model.number_outputs),
             found=found,
             logits=logits.value if logits else None,
-            probe=lambda name: _probe(model, name),
+            probe=probe,
         )
     model.labels = fit_labels(
-        _labels(labels, sidecar, metadata, sidecar_path.parent),
+        _labels(labels, sidecar, metadata, sidecar_path.parent, loaded.class_names.get(model.output.output)),
         model.output.classes if model.output.kind != "values" else None,
     )
     return model
@@ -177,6 +186,7 @@ def _labels(
     sidecar: Mapping[str, Any],
     metadata: Mapping[str, str],
     folder: Path,
+    in_graph: tuple[str, ...] | None,
 ) -> tuple[str, ...] | None:
     if argument is not None:
         return read_labels(argument)
@@ -187,7 +197,7 @@ def _labels(
         return read_labels(stated)
     if "onnxviz.labels" in metadata:
         return read_labels(_json(metadata, "onnxviz.labels") or ())
-    return None
+    return in_graph
 
 
 def _json(metadata: Mapping[str, str], key: str) -> Any:

@@ -141,12 +141,16 @@ def _stated(
         name, str(kind), tuple(quantization) if quantization else None, classes,
         fields.get("logits", logits if same else None), source, f"stated by the {source}", guessed=False,
     )  # fmt: skip
+    known = "logits" in fields or (same and found is not None and found.softmax)
+    if kind == "probabilities" and not known:
+        stated_fully = dataclasses.replace(stated_fully, logits=None)
     if kind is not None:
         return stated_fully
     looks = _looks_like_probabilities(dataclasses.replace(stated_fully, kind="values").decode(raw))
     return dataclasses.replace(
         stated_fully,
         kind="probabilities" if looks else "logits",
+        logits=stated_fully.logits if known or not looks else None,
         why=f"output named by the {source}; on random images its rows {'sum' if looks else 'do not sum'} to 1",
     )
 
@@ -168,10 +172,25 @@ def _probed(found: ClassOutput, logits: str | None, probe: Callable[[str], NDArr
         )
     if _looks_like_probabilities(real):
         why = f"{found.why}; probabilities: rows sum to 1 on random images"
-        return dataclasses.replace(draft, kind="probabilities", source="probe", why=why)
+        # What makes them so was not recognised (the mean of several networks' answers, perhaps): no logits are known.
+        return dataclasses.replace(
+            draft, kind="probabilities", source="probe", why=why, logits=logits if found.softmax else None
+        )
+    if (total := _common_total(real)) is not None:
+        why = f"{found.why}, but every row sums to {total:g}: they are neither probabilities nor logits (percentages?)"
+        return dataclasses.replace(draft, source="probe", why=why, logits=None)
     return dataclasses.replace(
         draft, kind="logits", source="probe", why=f"{found.why}; logits: rows do not sum to 1 on random images"
     )
+
+
+def _common_total(rows: NDArray[np.float32]) -> float | None:
+    """What all rows of shares sum to, where they differ otherwise; None where they are no shares."""
+    totals = rows.sum(axis=1, dtype=np.float64)
+    differ = float(np.ptp(rows, axis=0).max())
+    if len(rows) < 2 or rows.min() < 0 or totals.min() <= 0 or differ <= 1e-3 * float(rows.max()):
+        return None
+    return float(totals.mean()) if float(np.ptp(totals)) <= 1e-5 * totals.mean() else None
 
 
 def _looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
@@ -188,5 +207,5 @@ def _looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
 def _check_output(name: str, outputs: tuple[str, ...], source: str) -> None:
     if name not in outputs:
         raise ContractError(
-            "the model has no such output", where=source, got=repr(name), allowed=near_misses(name, outputs)
+            "the model has no such output of numbers", where=source, got=repr(name), allowed=near_misses(name, outputs)
         )

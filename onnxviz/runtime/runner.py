@@ -21,6 +21,7 @@ from onnxviz.graph.taps import expose
 from onnxviz.runtime.bound_batch import BoundBatch
 from onnxviz.runtime.devices import Device
 from onnxviz.runtime.gradients import GradientSessions
+from onnxviz.runtime.image_axes import growing_axis, image_axis
 from onnxviz.runtime.incremental_plans import IncrementalPlans, PlannedPatch
 from onnxviz.runtime.probing import relative_difference
 from onnxviz.runtime.sessions import OutOfMemory, Session, give_memory_back, open_session
@@ -80,6 +81,7 @@ class Runner:
         self._sessions: OrderedDict[tuple[str, ...], Session] = OrderedDict()
         self._idle: dict[tuple[tuple[str, ...], int, bool], list[BoundBatch]] = {}
         self._plans: IncrementalPlans | None = None
+        self._output_axes: dict[str, int | None] = {}
         self._glancing = False
 
     @contextmanager
@@ -102,9 +104,15 @@ class Runner:
         arrays = self._session(tuple(names)).run(names, dict(feeds), self.deadline)
         return dict(zip(names, arrays, strict=True))
 
-    def run_unoptimized(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run the file's own graph once with nothing fused or folded, so that any number of values can be asked for."""
-        session = self._open(tuple(names), self._loaded.proto, optimize=False, lean=True)
+    def run_unoptimized(
+        self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, any_batch: bool = False
+    ) -> Arrays:
+        """Run the graph once with nothing fused or folded, so that any number of values can be asked for.
+
+        The file's own graph, or, for ``any_batch``, the one whose batch is free.
+        """
+        graph = self._batched if any_batch else self._loaded.proto
+        session = self._open(tuple(names), graph, optimize=False, lean=True)
         return dict(zip(names, session.run(names, dict(feeds), self.deadline), strict=True))
 
     # -- parts of maps -------------------------------------------------------------------------------------------
@@ -180,6 +188,11 @@ class Runner:
         return None
 
     @property
+    def output_axes(self) -> Mapping[str, int | None]:
+        """By output of a model with a free batch: the axis along which the images lie, None where there is none."""
+        return (self._like or self)._output_axes if self.fixed_batch is None else {}
+
+    @property
     def runs_alike(self) -> bool:
         """Whether a run of fewer rows than the one before is better filled up.
 
@@ -189,12 +202,18 @@ class Runner:
         return not self.device.is_cpu
 
     def stream(
-        self, tensor: NDArray[Any], names: Sequence[str], batch: int, *, to_host: bool = True
+        self,
+        tensor: NDArray[Any],
+        names: Sequence[str],
+        batch: int,
+        *,
+        to_host: bool = True,
+        axes: Mapping[str, int] | None = None,
     ) -> Iterator[tuple[slice, dict[str, Array]]]:
         """Run rows in batches; each step gives which rows, and arrays that are valid until the next step.
 
         When memory runs out the batch is halved and tried again. Without ``to_host`` the arrays stay in the
-        runner's space.
+        runner's space. ``axes`` tells of values along which axis their images lie, where that is not the first.
 
         Raises
         ------
@@ -213,7 +232,12 @@ class Runner:
                         bound.buffer[: len(rows)] = rows
                         bound.buffer[len(rows) :] = rows[-1]
                         whole = bound.run_rows(bound.buffer).items()
-                        arrays = {name: results.rows(array, 0, len(rows)) for name, array in whole}
+                        arrays = {
+                            name: array[(slice(None),) * axes[name] + (slice(len(rows)),)]
+                            if axes and axes.get(name)
+                            else results.rows(array, 0, len(rows))
+                            for name, array in whole
+                        }
                     else:
                         arrays = bound.run_rows(rows)
                     yield slice(start, start + len(rows)), arrays
@@ -270,10 +294,18 @@ class Runner:
             )
             for first in (0, step)
         ]
-        return max(
-            relative_difference(whole, np.concatenate([np.atleast_1d(first), np.atleast_1d(second)]))
-            for whole, first, second in zip(together, *parts, strict=True)
-        )
+        worst = 0.0
+        for name, whole, first, second in zip(self._outputs, together, *parts, strict=True):
+            axis = growing_axis(first.shape, whole.shape)
+            self._output_axes[name] = image_axis(first.shape, whole.shape, step)
+            if axis is None and first.shape == whole.shape:
+                # It has no axis of images, and may not depend on which share a run.
+                differences = [relative_difference(whole, first), relative_difference(whole, second)]
+            else:
+                both = [np.atleast_1d(first), np.atleast_1d(second)]
+                differences = [relative_difference(whole, np.concatenate(both, axis=axis or 0))]
+            worst = max(worst, *differences)
+        return worst
 
     def _note_fixed(self, why: str, batch: int) -> None:
         self.notes.append(f"{why}: images are run {'one by one' if batch == 1 else f'{batch} at a time'}")

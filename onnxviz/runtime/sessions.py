@@ -66,14 +66,12 @@ class Session:
             binding.bind_ortvalue_input(name, value)
         return binding
 
-    def run(self, outputs: Sequence[str], feeds: dict[str, NDArray[Any]], deadline: float | None) -> list[NDArray[Any]]:
-        """Run on arrays; ``deadline`` is in seconds of ``time.monotonic``."""
+    def run(self, outputs: Sequence[str], feeds: dict[str, NDArray[Any]], deadline: float | None) -> list[Any]:
+        """Run on arrays; ``deadline`` is in seconds of ``time.monotonic``. What is no tensor comes as no array."""
         with Watch(deadline) as watch, _Translated(self._where, watch):
             return list(self._session.run(list(outputs), feeds | self.fed, watch.options))
 
-    def run_watched(
-        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], watch: Watch
-    ) -> list[NDArray[Any]]:
+    def run_watched(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], watch: Watch) -> list[Any]:
         """Run on arrays under a watch that many runs share."""
         with _Translated(self._where, watch):
             return list(self._session.run(list(outputs), dict(feeds) | self.fed, watch.options))

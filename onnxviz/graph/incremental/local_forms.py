@@ -14,13 +14,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnxviz.graph.blocked import BLOCKED_DOMAIN
 from onnxviz.graph.incremental.layouts import Layout
 from onnxviz.graph.regions.node import Operator, Shape
 from onnxviz.graph.regions.window_rules import begin_pads
 
-__all__ = ["BLOCKED_DOMAIN", "SAME", "LocalForm", "Reads", "local_form"]
-
-BLOCKED_DOMAIN = "com.microsoft.nchwc"
+__all__ = ["SAME", "LocalForm", "Reads", "local_form"]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxviz.errors import ValueNotFoundError, near_misses
+from onnxviz.graph.blocked import BLOCKED_DOMAIN
 from onnxviz.graph.regions.axis_maps import NOWHERE
 from onnxviz.graph.regions.box_maps import Boxes, BoxMap, Everything
 from onnxviz.graph.regions.constants import Constants
@@ -21,7 +22,7 @@ __all__ = ["Propagation", "Seen", "read_by"]
 
 _MOST_BOXES = 8  # branches that read different channels of one value keep boxes of their own, up to this many
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
-_BLOCKED_DOMAIN = "com.microsoft.nchwc"  # onnxruntime's blocked layout: the same operators on (n, C, H, W)
+# Of the blocked layout: the same operators on (n, C, H, W).
 _BLOCKED_TYPES = (
     "AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput",
 )  # fmt: skip
@@ -153,7 +154,7 @@ class Propagation:
         if node.op_type in READS_ONLY_SHAPE or not any(name in self.dependent for name in read_by(node)):
             return
         operator = self.operator(node)
-        known = node.domain in _KNOWN_DOMAINS or (node.domain == _BLOCKED_DOMAIN and node.op_type in _BLOCKED_TYPES)
+        known = node.domain in _KNOWN_DOMAINS or (node.domain == BLOCKED_DOMAIN and node.op_type in _BLOCKED_TYPES)
         rule = RULES.get(node.op_type) if known else None
         for place, name in enumerate(read_by(node)):
             if name not in self.dependent:

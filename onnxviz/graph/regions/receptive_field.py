@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from onnxviz.errors import InputError, ValueNotFoundError, near_misses
+from onnxviz.graph.blocked import blocked_map, blocked_values
 from onnxviz.graph.regions.axis_maps import EVERYWHERE
 from onnxviz.graph.regions.box_maps import Boxes
 from onnxviz.graph.regions.propagation import Propagation
@@ -201,12 +202,17 @@ def receptive_field(
     ------
     ValueNotFoundError
         The value has no known shape, or does not depend on the image.
+    InputError
+        It lies in onnxruntime's blocked layout, so its rows and columns are not where its shape says.
     """
     known = {**shapes, input_name: tuple(input_shape)}
     if value not in known:
         raise ValueNotFoundError(
             "no shape is known for this value", where=f"value {value!r}", allowed=near_misses(value, known)
         )
+    if value in blocked_values(proto):
+        node = next(node for node in proto.graph.node if value in node.output)
+        raise blocked_map(value, node.op_type, where="")
     propagation = Propagation(proto, source=input_name, shapes=known)
     if value not in propagation.dependent:
         raise ValueNotFoundError(

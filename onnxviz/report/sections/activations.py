@@ -32,9 +32,11 @@ def make(exam: Examination, section: Section) -> None:
     wanted = {*drawn, *counted, *exam.float_outputs}
     names = [value.name for value in model.values() if value.name in wanted]
     if not names:
-        raise SectionSkipped("the graph computes no floating-point value with channels")
+        raise SectionSkipped(exam.lacks("the graph computes no floating-point value with channels"))
     statistics = activations(model, images, values=names, reduce="statistics")
     _fill_facts(exam, statistics)
+    if model.blocked_values:
+        section.notes.append(f"Left out: {model.blocked_reason}.")
 
     if drawn:
         maps = activations(model, images.subset(np.arange(min(_IMAGES_DRAWN, len(images)))), values=drawn)

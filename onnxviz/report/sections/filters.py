@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxviz.errors import ValueNotFoundError
-from onnxviz.graph.weights import list_convolutions
+from onnxviz.graph.weights import first_convolution, list_convolutions
 from onnxviz.methods.filters import filters
 from onnxviz.report.examination import Examination
 from onnxviz.report.numbers import provenance_numbers
@@ -18,14 +18,15 @@ def make(exam: Examination, section: Section) -> None:
     model = exam.model
     convolutions = list_convolutions(model.loaded.proto)
     if not convolutions:
-        raise SectionSkipped("no convolution in this graph")
-    try:
-        first = filters(model)
-    except ValueNotFoundError:
-        first = filters(model, convolutions[0])
-    section.figures.append(Figure("first", _caption(first, "The first convolution"), render(first)))
-    found = {"first": first}
-    deeper = _deeper(exam, convolutions, first.value)
+        unread = " whose weights can be read" if model.blocked_values else ""
+        raise SectionSkipped(exam.lacks(f"no convolution in this graph{unread}"))
+    found: dict[str, Filters] = {}
+    if first_convolution(model.loaded.proto) in model.blocked_values:
+        section.notes.append(f"The first convolution is left out: {model.blocked_reason}.")
+    else:
+        found["first"] = first = _first(exam, convolutions)
+        section.figures.append(Figure("first", _caption(first, "The first convolution"), render(first)))
+    deeper = _deeper(exam, convolutions, found["first"].value if found else "")
     if deeper is not None:
         section.figures.append(Figure("deeper", _caption(deeper, "A deeper convolution"), render(deeper)))
         found["deeper"] = deeper
@@ -41,6 +42,14 @@ def make(exam: Examination, section: Section) -> None:
             "largest": float(result.weights.max()) if result.weights.size else None,
         } | provenance_numbers(result.provenance)
         section.arrays[key] = result.weights
+
+
+def _first(exam: Examination, convolutions: tuple[str, ...]) -> Filters:
+    """The convolution that sees the image, or the earliest where none does."""
+    try:
+        return filters(exam.model)
+    except ValueNotFoundError:
+        return filters(exam.model, convolutions[0])
 
 
 def _deeper(exam: Examination, convolutions: tuple[str, ...], first: str) -> Filters | None:

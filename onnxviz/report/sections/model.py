@@ -149,7 +149,10 @@ def _compare_batch(exam: Examination) -> None:
     if count < 2:
         return
     model = exam.model
-    names = exam.float_outputs
+    axes = exam.output_axes
+    if not axes:
+        exam.facts.missing["batch_equals_single"] = "no output has a place of its own for each image"
+        return
     try:
         together = _run_together(exam, batch.tensor)
     except ModelError as error:
@@ -158,7 +161,7 @@ def _compare_batch(exam: Examination) -> None:
         return
     alone = [model.run(batch.tensor[row : row + 1]) for row in range(count)]
     exam.facts.batch = _apart(
-        [(together[name], np.concatenate([one[name] for one in alone])) for name in names],
+        [(together[name], np.concatenate([one[name] for one in alone], axis=axis)) for name, axis in axes.items()],
         f"{count} images together and one by one",
     )
 
@@ -179,7 +182,7 @@ def _compare_taps(exam: Examination) -> None:
     tapped = [value.name for value in exam.maps][:_TAPS_CHECKED]
     if not tapped:
         return
-    outputs = exam.float_outputs
+    outputs = tuple(exam.output_axes)
     plain, seen = model.run(tensor), model.run(tensor, (*outputs, *tapped))
     exam.facts.taps = _apart([(seen[name], plain[name]) for name in outputs], f"{len(tapped)} values exposed")
 

@@ -17,7 +17,7 @@ def make(exam: Examination, section: Section) -> None:
     """Fill the section and the facts on accuracy by neighbours."""
     images = exam.need_images(_FEWEST_IMAGES)
     if exam.model.feature_value is None:
-        raise SectionSkipped("no feature value was found in this graph")
+        raise SectionSkipped(exam.lacks("no feature value was found in this graph"))
     found = neighbors(exam.model, images, n_neighbors=min(_NEIGHBORS, len(images) - 1), seed=exam.options.seed)
     exam.facts.feature_accuracy, exam.facts.pixel_accuracy = found.feature_accuracy, found.pixel_accuracy
     if found.classes is not None:

@@ -96,10 +96,16 @@ def chosen_images(exam: Examination, count: int) -> tuple[int, ...]:
         return spread(range(len(images)), count)
     index_of = {name: index for index, name in enumerate(images.names)}
     rows = np.arange(len(answers.names))
-    if answers.classes is not None and (answers.classes == answers.top[:, 0]).any():
-        rows = rows[answers.classes == answers.top[:, 0]]
+    if exam.options.target == "top1":
+        # An image whose scores are NaN has no most likely class.
+        rows = rows[np.isfinite(answers.top_scores[:, 0])]
+        if not rows.size:
+            raise SectionSkipped("no score of this network is a finite number, so no image has a most likely class")
+    possible = [index_of[answers.names[row]] for row in rows]
+    if answers.classes is not None and (right := answers.classes[rows] == answers.top[rows, 0]).any():
+        rows = rows[right]
     candidates = [index_of[answers.names[row]] for row in rows]
     if len(candidates) < count:
-        rest = [index for index in range(len(images)) if index not in set(candidates)]
+        rest = [index for index in possible if index not in set(candidates)]
         candidates = sorted(candidates + rest[: count - len(candidates)])
     return spread(candidates, count)

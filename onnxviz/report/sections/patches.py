@@ -22,7 +22,7 @@ def make(exam: Examination, section: Section) -> None:
         maps = exam.maps
         names = list(dict.fromkeys([maps[len(maps) // 2].name, maps[-1].name])) if maps else []
     if not names:
-        raise SectionSkipped("no value with channels and positions in this graph")
+        raise SectionSkipped(exam.lacks("no value with channels and positions in this graph"))
     section.numbers["values"] = []
     for number, name in enumerate(names):
         found = top_patches(exam.model, images, value=name, k=min(_PATCHES, len(images)))

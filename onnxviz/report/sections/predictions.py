@@ -8,6 +8,7 @@ from onnxviz.methods.predictions import predictions
 from onnxviz.report.examination import Examination
 from onnxviz.report.numbers import provenance_numbers
 from onnxviz.report.section import Figure, Section, SectionSkipped, Table, render
+from onnxviz.results import Predictions
 
 __all__ = ["make"]
 
@@ -45,9 +46,9 @@ def make(exam: Examination, section: Section) -> None:
             tuple(
                 (
                     found.names[row],
-                    class_name(found.class_names, int(found.top[row, 0])),
+                    _answer(found, row, 0),
                     f"{found.top_scores[row, 0]:.3f}",
-                    class_name(found.class_names, int(found.top[row, 1])) if found.top.shape[1] > 1 else "",
+                    _answer(found, row, 1) if found.top.shape[1] > 1 else "",
                     f"{found.top_scores[row, 1]:.3f}" if found.top.shape[1] > 1 else "",
                 )
                 for row in listed
@@ -66,7 +67,7 @@ def make(exam: Examination, section: Section) -> None:
             {
                 "image": found.names[row],
                 "classes": found.top[row],
-                "labels": [class_name(found.class_names, int(index)) for index in found.top[row]],
+                "labels": [_answer(found, row, rank) for rank in range(found.top.shape[1])],
                 "scores": found.top_scores[row],
             }
             for row in listed
@@ -81,3 +82,10 @@ def make(exam: Examination, section: Section) -> None:
 def class_name(names: tuple[str, ...] | None, index: int) -> str:
     """The label of a class, or its number where labels are not known."""
     return names[index] if names and 0 <= index < len(names) else f"class {index}"
+
+
+def _answer(found: Predictions, row: int, rank: int) -> str:
+    """The label of one of an image's answers; without a number there is no order among the classes."""
+    if not np.isfinite(found.top_scores[row, rank]):
+        return "no class"
+    return class_name(found.class_names, int(found.top[row, rank]))
