@@ -21,7 +21,7 @@ from onnxviz.graph.landmarks import Landmark, find_coarsest_map, find_feature_va
 from onnxviz.graph.layout import channel_axes
 from onnxviz.graph.loading import LoadedModel
 from onnxviz.graph.macs import count_macs
-from onnxviz.graph.tensors import is_tensor, numbers_among, outputs_of_numbers, tensors_among
+from onnxviz.graph.tensors import numbers_among, outputs_of_numbers, tensors_among
 from onnxviz.graph.values import GraphInput, Value, graph_inputs, graph_outputs, list_values, match_values
 from onnxviz.inputs.images import ImageBatch, ImageSet
 from onnxviz.inputs.preprocess import Preprocess
@@ -31,9 +31,9 @@ from onnxviz.runtime.devices import Device
 from onnxviz.runtime.feeds import checked_array, checked_feeds
 from onnxviz.runtime.gathering import gather
 from onnxviz.runtime.gradients import GradientSessions
-from onnxviz.runtime.image_axes import image_axis
 from onnxviz.runtime.incremental_plans import PlannedPatch
 from onnxviz.runtime.output import OutputContract
+from onnxviz.runtime.probed_values import ProbedValues
 from onnxviz.runtime.probing import probe_feeds, relative_difference
 from onnxviz.runtime.runner import Runner
 from onnxviz.runtime.sessions import Watch
@@ -472,29 +472,9 @@ class Model:
 
     # -- what a run tells ----------------------------------------------------------------------------------------
 
-    def _probe_run(self, rows: int, *, any_batch: bool) -> Arrays:
-        feeds = self.probe(rows)
-        names = [value.name for value in self._values if is_tensor(value) and value.name not in feeds]
-        arrays: dict[str, Any] = feeds | self._runner.run_unoptimized(names, feeds, any_batch=any_batch)
-        # Only shape and dtype are wanted: a broadcast scalar has both and weighs nothing. A sequence, where the graph
-        # did not tell that it is one, has neither.
-        return {
-            name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
-            for name, array in arrays.items()
-            if isinstance(array, np.ndarray)
-        }
-
     @cached_property
-    def _probed(self) -> Arrays:
-        return self._probe_run(self._runner.stated_rows, any_batch=False)
-
-    @cached_property
-    def _image_axes(self) -> Mapping[str, int | None]:
-        rows = self._runner.stated_rows
-        if self.fixed_batch is None:
-            twice = self._probe_run(2 * rows, any_batch=True)
-            return {name: image_axis(array.shape, twice[name].shape, rows) for name, array in self._probed.items()}
-        return {name: 0 if array.shape[:1] == (rows,) else None for name, array in self._probed.items()}
+    def _probed(self) -> ProbedValues:
+        return ProbedValues(self._values, self.inputs, self._runner, self.probe)
 
     def image_axis(self, name: str) -> int | None:
         """The axis of a value along which the images of a run lie, found by runs; None where there is none.
@@ -503,10 +483,7 @@ class Model:
         layers and attention may keep the images on axis 1; a window that is cut from an image is one of several places
         for it, and the boxes of a detector are as many as it finds.
         """
-        if self._only_input_name is None:
-            return 0
-        known = self._runner.output_axes
-        return known[name] if name in known else self._image_axes.get(name)
+        return self._probed.image_axis(name)
 
     def _axes_beside_first(self, names: Sequence[str]) -> dict[str, int]:
         """Those of the values whose images lie along another axis than the first."""
@@ -557,10 +534,10 @@ class Model:
         found = self.value_of_numbers(name)
         if (axis := self.image_axis(found)) != 0:
             lie = "no axis counts the images" if axis is None else f"the images lie along axis {axis}"
-            rows = self._runner.stated_rows
+            rows = self._probed.rows
             raise InputError(
                 "the value does not hold one row for each image", where=f"value {found!r} of {self.name}",
-                got=f"shape {self._probed[found].shape} for {rows} image{'s' if rows > 1 else ''}: {lie}",
+                got=f"shape {self._probed.of_a_run[found].shape} for {rows} image{'s' if rows > 1 else ''}: {lie}",
                 allowed="a value whose first axis counts the images",
                 next_step="Name another, as `onnxviz inspect` lists them; Model.run gives this one as it is",
             )  # fmt: skip
@@ -583,15 +560,11 @@ class Model:
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Concrete shape of every value that is a tensor for one image, found by a run."""
-        rows = self._runner.stated_rows
-        return {
-            name: (1, *array.shape[1:]) if array.shape[:1] == (rows,) else array.shape
-            for name, array in self._probed.items()
-        }
+        return self._probed.shapes
 
     def dtypes(self) -> Mapping[str, str]:
         """Numpy dtype of every value that is a tensor, found by a run; ``"object"`` for text."""
-        return {name: str(array.dtype) for name, array in self._probed.items()}
+        return self._probed.dtypes
 
     def float_values(self) -> tuple[str, ...]:
         """Names of the values that hold floating-point numbers, in the order in which they are computed."""

@@ -283,6 +283,11 @@ class Runner:
         """The graph with a free first axis; None where it cannot be rewritten."""
         return make_batch_dynamic(self._loaded.proto) if self._like is None else self._like._batched
 
+    @property
+    def any_batch_graph(self) -> Any:
+        """The graph that takes any number of rows, where :attr:`fixed_batch` is None."""
+        return self._batched
+
     def _batch_difference(self, step: int) -> float:
         """How far one run on two batches' worth of rows is from two runs of the file's own graph."""
         feeds = self._probe(2 * step)
