@@ -27,9 +27,9 @@ def network(*, batch: int | str = "n") -> onnx.ModelProto:
     random = np.random.default_rng(1)
     weights: dict[str, Any] = {
         "w": random.normal(0, 0.3, (5, 3, 3, 3)).astype(np.float32),
-        "cut": np.array([0, 5, 2, 4, 2, 4]), "windows_shape": np.array([-1, 5, 4, 4]),
-        "rows": np.array([2]), "head": random.normal(0, 0.3, (5, 7)).astype(np.float32),
+        "cut": np.array([0, 5, 2, 4, 2, 4]), "windows_shape": np.array([-1, 5, 4, 4]), "rows": np.array([2]),
     }  # fmt: skip
+    head = onnx.numpy_helper.from_array(random.normal(0, 0.3, (5, 7)).astype(np.float32))
     return build(
         [
             node("Conv", ["image", "w"], ["conv"], pads=[1, 1, 1, 1]), node("Relu", ["conv"], ["maps"]),
@@ -37,7 +37,7 @@ def network(*, batch: int | str = "n") -> onnx.ModelProto:
             node("Reshape", ["cells", "windows_shape"], ["windows"]),
             node("ReduceMean", ["maps"], ["columns"], axes=[2], keepdims=0),
             node("Transpose", ["columns"], ["steps"], perm=[2, 0, 1]),
-            node("MatMul", ["steps", "head"], ["scores"]), node("LogSoftmax", ["scores"], ["text"], axis=2),
+            node("Constant", [], ["head"], value=head), node("MatMul", ["steps", "head"], ["scores"]), node("LogSoftmax", ["scores"], ["text"], axis=2),
             node("Unsqueeze", ["steps", "axis"], ["one"]), node("Concat", ["one", "one"], ["stack"], axis=0),
         ],
         inputs={"image": ("float", [batch, 3, 8, 8])},
@@ -63,8 +63,10 @@ def test_the_axis_that_grows_by_one_for_each_image() -> None:
 
 
 def test_runs_tell_where_the_images_lie(model: Model) -> None:
-    found = {name: model.image_axis(name) for name in ("image", "maps", "windows", "steps", "text", "stack", "w")}
-    assert found == {"image": 0, "maps": 0, "windows": None, "steps": 1, "text": 1, "stack": 2, "w": None}
+    found = {
+        name: model.image_axis(name) for name in ("image", "maps", "windows", "steps", "text", "stack", "w", "head")
+    }
+    assert found == {"image": 0, "maps": 0, "windows": None, "steps": 1, "text": 1, "stack": 2, "w": None, "head": None}
 
 
 @pytest.mark.parametrize("rows", [6, 8])
@@ -134,16 +136,19 @@ def test_more_images_than_a_run_holds_are_derived_as_each_alone(model: Model) ->
     """Eleven images, eight a run, by a value that has them on its second axis, from one that has, too."""
     tensor = np.random.default_rng(5).random((11, 3, 8, 8), np.float32)
     weights = np.random.default_rng(6).normal(size=(8, 11, 7)).astype(np.float32)
-    together = ov.gradient(model, tensor, {"text": weights}, wrt=["steps", "maps", "w"])
+    together = ov.gradient(model, tensor, {"text": weights}, wrt=["steps", "maps", "w", "head"])
     assert together["steps"].shape == (8, 11, 5)
     alone = [
-        ov.gradient(model, tensor[row : row + 1], {"text": weights[:, row : row + 1]}, wrt=["steps", "maps", "w"])
+        ov.gradient(
+            model, tensor[row : row + 1], {"text": weights[:, row : row + 1]}, wrt=["steps", "maps", "w", "head"]
+        )
         for row in range(11)
     ]
     for name, axis in (("steps", 1), ("maps", 0)):
         wanted = np.concatenate([one[name] for one in alone], axis=axis)
         np.testing.assert_allclose(together[name], wanted, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(together["w"], sum(one["w"] for one in alone), rtol=1e-4, atol=1e-5)
+    for name in ("w", "head"):
+        np.testing.assert_allclose(together[name], sum(one[name] for one in alone), rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="does not hold one row for each image"):
         ov.gradient(model, tensor, {"windows": np.ones(1)})
 

@@ -108,7 +108,7 @@ def derive(
             gathered = _room(gradients, len(tensor), model), _room(tapped, len(tensor), model)
         for whole, part in zip(gathered, (gradients, tapped), strict=True):
             for name, array in part.items():
-                if name in model.weight_names:
+                if _is_weight(model, name):
                     whole[name] += array
                 else:
                     whole[name][rows] = array
@@ -154,7 +154,7 @@ def open_gradient(
     """The session for a target; globs are spelled out."""
     by = (model.gradient_input,) if wrt is None else _spelled_out(model, wrt)
     tapped = _spelled_out(model, values)
-    axes = {name: axis for name in (*target.values, *by, *tapped) if (axis := model.image_axis(name))}
+    axes = {name: axis for name in (*target.values, *by, *tapped) if (axis := model.image_axis(name)) != 0}
     return model.gradients.session(shapes, target.values, by, tapped, rules, axes)
 
 
@@ -223,13 +223,19 @@ def _spelled_out(model: Model, patterns: Sequence[str]) -> tuple[str, ...]:
 def _room(parts: Arrays, rows: int, model: Model) -> Arrays:
     room = {}
     for name, array in parts.items():
-        if name in model.weight_names:
+        if _is_weight(model, name):
             room[name] = np.zeros_like(array)
-        else:
-            # Of what is no row for each image the parts of several runs cannot be put together.
-            shape = array.shape[1:] if model.image_axis(name) is not None else model.value_of_images(name)
-            room[name] = np.empty((rows, *shape), array.dtype)
+            continue
+        if model.image_axis(name) is None:
+            # The parts of several runs cannot be put together.
+            model.value_of_images(name)  # raises the sentence that says why
+        room[name] = np.empty((rows, *array.shape[1:]), array.dtype)
     return room
+
+
+def _is_weight(model: Model, name: str) -> bool:
+    """Whether a value is the same for all images, so that their derivatives by it add up."""
+    return name in model.weight_names or model.value(name).kind == "constant"
 
 
 def _as_in_the_graph(arrays: Arrays, model: Model) -> Arrays:

@@ -54,26 +54,25 @@ class GradientSession:
     values : tuple of str
         Values that each run gives too.
 
-    All arrays that come in and go out have the images along their first axis; ``axes`` names the values which have
-    them along another in the graph, with that axis.
+    All arrays that come in and go out have the images along their first axis; ``axes`` names the values which in the
+    graph have them along another, with that axis, and those that have none (weights, windows), with None.
     """
 
     def __init__(
         self, session: Session, graph: GradientGraph, facts: ValueFacts, values: Sequence[str], *, where: str,
-        axes: Mapping[str, int],
+        axes: Mapping[str, int | None],
     ) -> None:  # fmt: skip
         self._session, self._facts, self._where, self._axes = session, facts, where, axes
         self.targets, self.wrt, self.values = tuple(graph.seeds), tuple(graph.gradients), tuple(values)
         self._seeds, self._seed_types = dict(graph.seeds), dict(graph.seed_types)
         self._outputs = [*graph.gradients.values(), *self.values]
-        self._weights = {tensor.name for tensor in graph.proto.graph.initializer}
 
     def sides(self, name: str) -> tuple[int | None, ...] | None:
         """Sides of a value for one row, the first axis left out; None where not even the rank is certain."""
         sides = self._facts.shapes.get(name)
         if sides is None:
             return None
-        of_images = self._axes.get(name, 0)
+        of_images = self._axes.get(name) or 0
         return tuple(side if isinstance(side, int) else None for axis, side in enumerate(sides) if axis != of_images)
 
     def run(
@@ -96,13 +95,14 @@ class GradientSession:
         """
         fed = dict(feeds)
         for name, seed in seeds.items():
-            placed = np.moveaxis(seed, 0, self._axes[name]) if name in self._axes else seed
+            placed = np.moveaxis(seed, 0, self._axes.get(name) or 0)
             fed[self._seeds[name]] = np.ascontiguousarray(placed, self._seed_types[name])
         found = self._session.run_watched(self._outputs, fed, watch)
         count = len(self.wrt)
-        if self._axes:
-            names = (*self.wrt, *self.values)
-            found = [np.moveaxis(a, self._axes.get(name, 0), 0) for name, a in zip(names, found, strict=True)]
+        names = (*self.wrt, *self.values)
+        found = [
+            np.moveaxis(a, axis, 0) if (axis := self._axes.get(n)) else a for n, a in zip(names, found, strict=True)
+        ]
         return dict(zip(self.wrt, found[:count], strict=True)), dict(zip(self.values, found[count:], strict=True))
 
     def stream(
@@ -151,10 +151,11 @@ class GradientSession:
             }
             gradients, values = self.run({only_input: fed}, weights, watch)
             # Weights have no rows, and those repeated add nothing to their sums.
-            gradients = {
-                n: a[:count] if len(a) == wanted and n not in self._weights else a for n, a in gradients.items()
-            }
-            return gradients, {name: array[:count] for name, array in values.items()}
+            rowless = {name for name, axis in self._axes.items() if axis is None}
+            return (
+                {name: array if name in rowless else array[:count] for name, array in gradients.items()},
+                {name: array if name in rowless else array[:count] for name, array in values.items()},
+            )
 
         for rows, (gradients, values) in run_halving(
             len(tensor), batch, run, fixed=fixed, alike=alike, where=self._where,
@@ -215,7 +216,7 @@ class GradientSessions:
         wrt: Sequence[str],
         values: Sequence[str] = (),
         rules: RuleSet | None = None,
-        axes: Mapping[str, int] | None = None,
+        axes: Mapping[str, int | None] | None = None,
     ) -> GradientSession:
         """The session for these values and input shapes; the few used last are kept.
 
@@ -226,8 +227,8 @@ class GradientSessions:
         targets, wrt, values : sequence of str
         rules : RuleSet, optional
             Laid over the true derivatives.
-        axes : mapping of value name to axis, optional
-            The values whose images lie along another axis than the first.
+        axes : mapping of value name to axis or None, optional
+            The values whose images lie along another axis than the first, or along none.
 
         Raises
         ------
@@ -289,7 +290,7 @@ class GradientSessions:
 
     def _open_session(
         self, sides: tuple[Any, ...], shapes: Mapping[str, Sequence[int]], targets: Sequence[str], wrt: Sequence[str],
-        values: Sequence[str], rules: RuleSet, axes: Mapping[str, int],
+        values: Sequence[str], rules: RuleSet, axes: Mapping[str, int | None],
     ) -> GradientSession:  # fmt: skip
         facts = self._known_facts(sides, shapes)
         graph = build_gradient_graph(

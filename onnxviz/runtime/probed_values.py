@@ -74,7 +74,10 @@ class ProbedValues:
     def _image_axes(self) -> Mapping[str, int | None]:
         rows, few = self.rows, self.of_a_run
         if self._runner.fixed_batch is not None:
-            return {name: 0 if array.shape[:1] == (rows,) else None for name, array in few.items()}
+            constants = {value.name for value in self._values if value.kind == "constant"}
+            return {
+                name: 0 if array.shape[:1] == (rows,) and name not in constants else None for name, array in few.items()
+            }
         told = self._told_by_symbols()
         open_names = [name for name in few if name not in told and name != self._inputs[0].name]
         many: Arrays = {}
