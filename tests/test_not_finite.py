@@ -19,13 +19,16 @@ from onnxviz.runtime.model import Model
 PHOTOS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> Model:
-    """The tiny network with one NaN in its first weights: one channel of its maps is NaN, and so is every score."""
+@pytest.fixture(params=[np.nan, np.inf], ids=["NaN", "infinity"])
+def broken(tmp_path: Path, request: pytest.FixtureRequest) -> Model:
+    """The tiny network with one NaN in its first weights: one channel of its maps is NaN, and so is every score.
+
+    An infinite weight makes that channel infinite, and the softmax over it NaN.
+    """
     proto = tiny_network()
     (tensor,) = (tensor for tensor in proto.graph.initializer if tensor.name == "w")
     weights = numpy_helper.to_array(tensor).copy()
-    weights[1, 0, 1, 1] = np.nan
+    weights[1, 0, 1, 1] = request.param
     tensor.CopyFrom(numpy_helper.from_array(weights, "w"))
     return ov.load(save(proto, tmp_path / "broken.onnx"), preprocess="unit", device="cpu")
 

@@ -96,9 +96,10 @@ def _one(
             if source in part.values:
                 ends[which] = np.array(part.values[source][row], np.float64)
     way = ends[1] - ends[0] if ends else end.astype(np.float64) - start.astype(np.float64)
-    values = total * way
-    change = float(scores[1] - scores[0])
-    error = float(values.sum()) - change
+    with np.errstate(invalid="ignore"):  # where the network answers with infinity a note says it
+        values = total * way
+        change = float(scores[1] - scores[0])
+        error = float(values.sum()) - change
     relative = abs(error) / abs(change) if change else 0.0 if error == 0 else float("inf")
     notes = []
     if end.dtype.kind in "iu":

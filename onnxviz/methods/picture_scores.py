@@ -144,7 +144,8 @@ class PictureScores:
             )  # fmt: skip
             for rows, gradients, values in steps:
                 for name, all_ in weights.items():
-                    products = values[name].astype(np.float64) * all_[rows]
+                    with np.errstate(invalid="ignore"):  # looked at below
+                        products = values[name].astype(np.float64) * all_[rows]
                     scores[rows] += products.reshape(len(products), -1).sum(axis=1)
                 gradient[rows] = self._as_fed(gradients[self._by]) * self._per_step
         if not (np.isfinite(scores).all() and np.isfinite(gradient).all()):

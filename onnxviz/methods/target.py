@@ -117,8 +117,9 @@ def element_named(target: str) -> tuple[str, tuple[int, ...]] | None:
 
 
 def example_element(model: Model) -> str:
-    """The first element of the output, as a target names it."""
-    name = model.output.output
+    """The first element of the output, or where that has no place for each image of the last value that has one."""
+    names = [model.output.output, *(name for name in reversed(model.float_values()))]
+    name = next((name for name in names if model.image_axis(name) is not None), names[0])
     return f"{name}[{', '.join('0' for _ in model.shapes().get(name, ())[1:])}]"
 
 

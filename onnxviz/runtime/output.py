@@ -61,8 +61,9 @@ class OutputContract:
         if self.kind == "probabilities":
             return real
         if self.kind == "logits":
-            shifted = np.exp(real - real.max(axis=1, keepdims=True))
-            return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+            with np.errstate(invalid="ignore"):  # rows with an infinite logit become NaN
+                shifted = np.exp(real - real.max(axis=1, keepdims=True))
+                return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
         raise ContractError(
             "the output is not a classifier's", where=f"output {self.output!r}", got=self.why,
             next_step="Pass output={'output': NAME, 'kind': 'logits'} or 'probabilities', or give an element of it"

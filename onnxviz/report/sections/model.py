@@ -194,7 +194,8 @@ def _apart(pairs: list[tuple[NDArray[Any], NDArray[Any]]], what: str) -> Differe
             continue
         wide, reference = one.astype(np.float64), other.astype(np.float64)
         same = (wide == reference) | (np.isnan(wide) & np.isnan(reference))
-        apart = np.where(same, 0.0, np.abs(wide - reference))
+        with np.errstate(invalid="ignore"):  # an infinity less itself is the same
+            apart = np.where(same, 0.0, np.abs(wide - reference))
         largest = max(largest, float(np.nan_to_num(apart, nan=np.inf).max()))
         finite = np.abs(reference[np.isfinite(reference)])
         scale = max(scale, float(finite.max()) if finite.size else 0.0)
