@@ -77,7 +77,7 @@ def test_the_report_names_it_and_makes_no_pictures_of_it(broken: Model, tmp_path
         result = audit(broken, list(PHOTOS), out=tmp_path / "report")
     verdicts = {verdict.rule: verdict for verdict in result.verdicts["model"]}
     assert verdicts["weights_finite"].status == verdicts["values_finite"].status == "finding"
-    for rule in ("predictions_vary", "confidence_plausible"):
+    for rule in ("predictions_vary", "confidence_plausible", "accuracy"):
         assert verdicts[rule].status == "not checked"
         assert "no score is a finite number" in verdicts[rule].why
     assert result.sections["model"]["class_pictures"].startswith("skipped: no score of this network is a finite")

@@ -376,6 +376,8 @@ def _skipped(facts: Facts) -> Outcome:
 
 
 def _accuracy(facts: Facts) -> Outcome:
+    if facts.scores is not None and not facts.scores.finite_share:
+        return _not_checked(_NOT_FINITE)
     if facts.accuracy is None or facts.scores is None:
         return _not_checked("true classes are not known, or do not name the model's classes")
     least = max(LEAST_ACCURACY, min(0.9, CHANCES / max(facts.scores.classes, 1)))
