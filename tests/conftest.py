@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 
 import pytest
 
@@ -15,6 +16,10 @@ emulated_cuda.take_place()
 from shared_fixtures import captum, cuda_device, faiss, limited_disk, small_disk, torch, zoo  # noqa: E402
 
 __all__ = ["captum", "cuda_device", "faiss", "limited_disk", "small_disk", "torch", "zoo"]
+
+# A shell that starts the tests in the background has them, and whatever they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests that start another Python must get the installed package there too, not the sources in the working folder.
 os.environ["PYTHONSAFEPATH"] = "1"
