@@ -147,12 +147,12 @@ def find_feature_value(proto: onnx.ModelProto, output: str) -> Landmark | None:
     wiring = Wiring(proto)
     if output not in wiring.producer:
         return None
-    values = {value.name: value for value in list_values(proto, assumed=_one_image(proto))}
     if is_normalized_embedding(output, wiring):
         return Landmark(output, "the output itself: a feature vector scaled to length 1", guessed=False)
     classifier = _classifier(output, wiring)
     if classifier is None:
         return find_coarsest_map(proto, output, because="no classifier was found")
+    values = {value.name: value for value in list_values(proto, assumed=_one_image(proto))}
     read = wiring.data_input(classifier)
     name = _before_dropout(read, wiring, values)
     if not name or name in wiring.inputs or name in blocked_values(proto):

@@ -166,7 +166,7 @@ def _strongest_channel(model: Model, name: str, clean: NDArray[Any]) -> int:
 
 
 def _weighted(model: Model, target: Mapping[str, NDArray[Any]], rows: int) -> GradientTarget:
-    given = {_of_images(model, name): np.asarray(weights) for name, weights in target.items()}
+    given = {model.value_by_image(name)[0]: np.asarray(weights) for name, weights in target.items()}
     if not given:
         raise InputError("no value is named", where="target", got="an empty mapping", allowed="{value: weights}")
     for name, weights in given.items():
@@ -191,9 +191,3 @@ def _weighted(model: Model, target: Mapping[str, NDArray[Any]], rows: int) -> Gr
         return found
 
     return GradientTarget(tuple(given), seeds, f"weighted sum of {', '.join(given)}", "value", None)
-
-
-def _of_images(model: Model, pattern: str) -> str:
-    """Name of a value in which every image has a place of its own."""
-    name = model.value_of_numbers(pattern)
-    return name if model.image_axis(name) else model.value_of_images(name)

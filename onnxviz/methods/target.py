@@ -172,15 +172,12 @@ def _from_class(model: Model, index: int, how: str) -> Target:
 
 
 def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clean: NDArray[Any]) -> Target:
-    name = model.value_of_numbers(pattern)
-    axis = model.image_axis(name)
-    if axis is None or name in model.blocked_values:
-        model.value_of_images(name)  # raises the sentence that says why
+    name, axis = model.value_by_image(pattern)
     place = (index,) if isinstance(index, int | np.integer) else tuple(int(number) for number in index)
     stated = model.value(name).shape
     known = stated is not None and all(isinstance(side, int) for side in stated[1:])
     shape = stated if stated is not None and known and not axis else model.run(clean, (name,))[name].shape
-    sides = tuple(side for number, side in enumerate(shape) if number != (axis or 0))
+    sides = tuple(side for number, side in enumerate(shape) if number != axis)
     inside = len(place) == len(sides) and all(-size <= number < size for number, size in zip(place, sides, strict=True))
     if not inside:
         raise InputError(
@@ -188,7 +185,7 @@ def _from_element(model: Model, pattern: str, index: int | tuple[int, ...], clea
             allowed=f"{len(sides)} indices below {sides} (the batch axis is left out)" if sides
             else f"no index, '{name}[]': it has one number for each image",
         )  # fmt: skip
-    element: tuple[Any, ...] = (*place[: axis or 0], slice(None), *place[axis or 0 :])
+    element: tuple[Any, ...] = (*place[:axis], slice(None), *place[axis:])
     return Target(
         (name,),
         lambda outputs: np.asarray(outputs[name][element], dtype=_real(outputs[name].dtype)),

@@ -181,6 +181,23 @@ class ModelValues:
         """
         return numbers_among([self.value(name)], self.name)[0].name
 
+    def value_by_image(self, name: str) -> tuple[str, int]:
+        """Name of the one value that is named, or matched, and the axis along which each image has a place in it.
+
+        Raises
+        ------
+        ValueNotFoundError
+            No value matches, or several do.
+        InputError
+            It holds no numbers, no axis counts the images, or it lies in onnxruntime's blocked layout.
+        """
+        found = self.value_of_numbers(name)
+        axis = self.image_axis(found)
+        if axis:
+            self._refuse_blocked(found)
+            return found, axis
+        return self.value_of_images(found), 0
+
     def value_of_images(self, name: str) -> str:
         """Name of the one value that is named, or matched, which must hold one row for each image.
 
